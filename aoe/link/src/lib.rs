@@ -1,0 +1,1 @@
+//! Links that carry Ethernet frames: packet ring, tap, in memory.

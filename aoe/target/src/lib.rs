@@ -1,0 +1,1 @@
+//! The AoE target's storage engine and serving loop.

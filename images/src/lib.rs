@@ -1,0 +1,1 @@
+//! Makes guest images from distributions' packages.

@@ -1,0 +1,1 @@
+//! Passthrough of one PCI function with VFIO.

@@ -1,0 +1,2 @@
+//! The project's own commands: set-up, demo, test, images.
+fn main() {}
