@@ -1,0 +1,144 @@
+//! The virtual machine as KVM knows it: memory slots, in-kernel interrupt controllers and timer, CPUs in their reset state.
+
+use std::sync::Arc;
+
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
+    kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+
+use crate::memory::GuestRam;
+
+/// Where KVM may put three pages for Intel's real mode; below the largest firmware, inside the PCI hole.
+const TSS: usize = 0xfeff_d000;
+/// One more page for it.
+const IDENTITY_MAP: u64 = 0xfeff_c000;
+
+/// What KVM must be able to do; all of it is older than Linux 4.0.
+const NEEDED: [(Cap, &str); 6] = [
+    (Cap::Irqchip, "an in-kernel interrupt controller"),
+    (Cap::Pit2, "an in-kernel timer"),
+    (Cap::UserMemory, "memory slots"),
+    (Cap::ReadonlyMem, "read-only memory slots"),
+    (Cap::ExtCpuid, "CPUID tables"),
+    (Cap::ImmediateExit, "immediate exits"),
+];
+
+/// Why there is no virtual machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No `/dev/kvm`.
+    #[error(
+        "/dev/kvm: not there; load kvm_amd or kvm_intel, or enable virtualization in this machine's firmware set-up"
+    )]
+    Missing,
+    /// No right to open it.
+    #[error("/dev/kvm: permission denied; run as root or join the group kvm")]
+    Permission,
+    /// It can't be opened for another reason.
+    #[error("/dev/kvm: can't be opened ({0}); check the kernel's log")]
+    Open(kvm_ioctls::Error),
+    /// Something that isn't KVM, or is older than everything we know.
+    #[error("/dev/kvm: has API version {0}, not 12; use a Linux kernel's own KVM")]
+    Version(i32),
+    /// An old or cut-down KVM.
+    #[error("/dev/kvm: lacks {0}; use a Linux kernel from 4.12 on")]
+    Capability(&'static str),
+    /// A call failed that only fails when the host is short of something.
+    #[error("KVM: can't {0} ({1}); check the host's memory and the kernel's log")]
+    Call(&'static str, kvm_ioctls::Error),
+}
+
+/// A virtual machine without devices.
+pub struct Vm {
+    fd: Arc<VmFd>,
+    cpuid: CpuId,
+    slots: u32,
+    // KVM's slots point into these mappings.
+    _ram: GuestRam,
+    roms: Vec<GuestMemoryMmap>,
+}
+
+impl Vm {
+    /// Opens KVM and makes a machine with `ram`, PIC, IOAPIC and PIT.
+    ///
+    /// # Errors
+    /// One line for people: see [`enum@Error`].
+    pub fn new(ram: &GuestRam) -> Result<Self, Error> {
+        let kvm = open()?;
+        let fd = Arc::new(kvm.create_vm().map_err(|e| Error::Call("create a machine", e))?);
+        fd.set_identity_map_address(IDENTITY_MAP).map_err(|e| Error::Call("place the identity map", e))?;
+        fd.set_tss_address(TSS).map_err(|e| Error::Call("place the TSS", e))?;
+        fd.create_irq_chip().map_err(|e| Error::Call("create the interrupt controllers", e))?;
+        // The dummy speaker makes port 61h, with its timer output bit, the kernel's business.
+        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        fd.create_pit2(pit).map_err(|e| Error::Call("create the timer", e))?;
+        let cpuid =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|e| Error::Call("read CPUID", e))?;
+        let mut vm = Vm { fd, cpuid, slots: 0, _ram: ram.clone(), roms: Vec::new() };
+        for (gpa, host, size) in ram.slots() {
+            vm.map(gpa, host, size, 0)?;
+        }
+        Ok(vm)
+    }
+
+    /// Maps `rom`'s regions read-only at their addresses.
+    ///
+    /// # Errors
+    /// When KVM refuses the slot.
+    pub fn map_rom(&mut self, rom: GuestMemoryMmap) -> Result<(), Error> {
+        use vm_memory::{GuestMemoryRegion, MemoryRegionAddress};
+        for region in rom.iter() {
+            let host = region.get_host_address(MemoryRegionAddress(0)).map_or(0, |p| p as u64);
+            self.map(region.start_addr().0, host, region.len(), KVM_MEM_READONLY)?;
+        }
+        self.roms.push(rom);
+        Ok(())
+    }
+
+    fn map(&mut self, guest_phys_addr: u64, host: u64, memory_size: u64, flags: u32) -> Result<(), Error> {
+        let slot = self.slots;
+        let region =
+            kvm_userspace_memory_region { slot, flags, guest_phys_addr, memory_size, userspace_addr: host };
+        // SAFETY: `host` is the start of a mapping of `memory_size` bytes that this struct owns and that outlives the machine's
+        // file descriptor: the CPUs, which hold it too, are gone before `Vm` is dropped (see `Machine`).
+        #[allow(unsafe_code)]
+        unsafe { self.fd.set_user_memory_region(region) }.map_err(|e| Error::Call("map memory", e))?;
+        self.slots += 1;
+        Ok(())
+    }
+
+    /// The machine's file descriptor.
+    pub fn fd(&self) -> &Arc<VmFd> {
+        &self.fd
+    }
+
+    /// Makes CPU `id` of `count` in its reset state: CPU 0 starts at the reset vector, the others wait for it.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn create_cpu(&self, id: u8, count: u8) -> Result<VcpuFd, Error> {
+        let cpu = self.fd.create_vcpu(u64::from(id)).map_err(|e| Error::Call("create a CPU", e))?;
+        let cpuid = crate::cpuid::for_cpu(&self.cpuid, id, count);
+        cpu.set_cpuid2(&cpuid).map_err(|e| Error::Call("set CPUID", e))?;
+        Ok(cpu)
+    }
+}
+
+fn open() -> Result<Kvm, Error> {
+    let kvm = Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::Missing,
+        libc::EACCES | libc::EPERM => Error::Permission,
+        _ => Error::Open(error),
+    })?;
+    let version = kvm.get_api_version();
+    if version != KVM_API_VERSION as i32 {
+        return Err(Error::Version(version));
+    }
+    match NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+        Some((_, what)) => Err(Error::Capability(what)),
+        None => Ok(kvm),
+    }
+}
