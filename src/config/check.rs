@@ -1,0 +1,297 @@
+//! What can be known to be wrong before anything is begun.
+//!
+//! Nothing is created or opened here. What only opening can show (an image in use by another writer, the state of an interface) is said
+//! by whoever opens it, in the same form of error.
+
+use std::fs::{self, Metadata};
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use super::units::grouped;
+use super::{Boot, ConsoleSink, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
+use crate::error::UserError;
+
+const MIN_MEMORY: Size = Size::mib(16);
+const MAX_MEMORY: Size = Size::mib(1 << 20);
+const MAX_CPUS: u8 = 16;
+
+impl RunConfig {
+    /// Says what can't be done, before anything is begun.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), UserError> {
+        self.check_disks()?;
+        self.check_machine()?;
+        self.check_boot()?;
+        if self.expect.as_deref() == Some("") {
+            return Err(UserError::new(
+                "--expect",
+                "an empty text is always there",
+                "give the text to wait for",
+            ));
+        }
+        self.outputs().try_for_each(|(option, path)| check_output(option, path))
+    }
+
+    fn check_disks(&self) -> Result<(), UserError> {
+        if self.disks.len() > MAX_DISKS {
+            return Err(UserError::new(
+                "--disk",
+                format!("{} disks are too many", self.disks.len()),
+                "a machine has room for four, two on each IDE channel",
+            ));
+        }
+        let mut images = Vec::new();
+        for (i, disk) in self.disks.iter().enumerate() {
+            let before = &self.disks[..i];
+            if let Some(other) = before.iter().find(|other| other.position == disk.position) {
+                return Err(UserError::new(
+                    &disk.source,
+                    format!("position {} is taken by {}", disk.position, other.source),
+                    "give each disk a position of its own, 0 to 3",
+                ));
+            }
+            match &disk.source {
+                Source::Aoe { address, interface } => {
+                    check_interface(interface)?;
+                    let same =
+                        |other: &Source| matches!(other, Source::Aoe { address: a, .. } if a == address);
+                    if before.iter().any(|other| same(&other.source)) {
+                        return Err(UserError::new(
+                            &disk.source,
+                            "two disks have this address",
+                            "give each disk a target of its own",
+                        ));
+                    }
+                }
+                Source::File(path) => {
+                    let identity = check_image(path)?;
+                    if images.contains(&identity) {
+                        return Err(UserError::new(
+                            path.display(),
+                            "two disks are this image",
+                            "give each disk an image of its own",
+                        ));
+                    }
+                    images.push(identity);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_machine(&self) -> Result<(), UserError> {
+        if self.cpus == 0 || self.cpus > MAX_CPUS {
+            return Err(UserError::new(
+                "--cpus",
+                format!("a machine with {} CPUs can't be made", self.cpus),
+                format!("give 1 to {MAX_CPUS}"),
+            ));
+        }
+        if self.memory < MIN_MEMORY || self.memory > MAX_MEMORY {
+            let what = if self.memory < MIN_MEMORY { "too little" } else { "too much" };
+            return Err(UserError::new(
+                "--memory",
+                format!("{} is {what}", self.memory),
+                format!("give {MIN_MEMORY} to {MAX_MEMORY}"),
+            ));
+        }
+        if self.memory.bytes() % Size::mib(1).bytes() != 0 {
+            return Err(UserError::new(
+                "--memory",
+                format!("{} is not a whole number of MiB", self.memory),
+                "round it, as 512M",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_boot(&self) -> Result<(), UserError> {
+        match &self.boot {
+            Boot::Firmware(path) => {
+                check_input("firmware image", path)?;
+                if self.disks.is_empty() {
+                    return Err(UserError::new(
+                        "--disk",
+                        "there is nothing to boot from",
+                        "give a disk with --disk, or a kernel with --kernel",
+                    ));
+                }
+            }
+            Boot::Kernel { image, initrd, command_line: _ } => {
+                check_input("kernel", image)?;
+                initrd.as_deref().map_or(Ok(()), |initrd| check_input("initial RAM disk", initrd))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every file that the run will write.
+    fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let console = match &self.console {
+            ConsoleSink::File(path) => Some(path),
+            ConsoleSink::Stdio | ConsoleSink::None => None,
+        };
+        let trace = match self.trace.as_ref().map(|trace| &trace.sink) {
+            Some(TraceSink::File(path)) => Some(path),
+            Some(TraceSink::Stderr) | None => None,
+        };
+        [
+            ("--console", console),
+            ("--report", self.report.as_ref()),
+            ("--trace", trace),
+            ("--pcap", self.pcap.as_ref()),
+            ("--firmware-log", self.firmware_log.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(option, path)| Some((option, path?.as_path())))
+    }
+}
+
+impl ServeConfig {
+    /// Says what can't be done, before anything is begun.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), UserError> {
+        check_interface(&self.interface)?;
+        if self.exports.is_empty() {
+            return Err(UserError::new(
+                "serve",
+                "there is nothing to serve",
+                "name an export, as 7.1=debian.img",
+            ));
+        }
+        let mut images: Vec<((u64, u64), bool)> = Vec::new();
+        for (i, export) in self.exports.iter().enumerate() {
+            if self.exports[..i].iter().any(|other| other.address == export.address) {
+                return Err(UserError::new(
+                    export.address,
+                    "two exports have this address",
+                    "give each export an address of its own",
+                ));
+            }
+            let identity = check_image(&export.image)?;
+            if images.iter().any(|&(other, read_only)| other == identity && !(read_only && export.read_only))
+            {
+                return Err(UserError::new(
+                    export.image.display(),
+                    "two exports are this image",
+                    "give each export an image of its own, or make both read-only",
+                ));
+            }
+            images.push((identity, export.read_only));
+        }
+        self.pcap.as_deref().map_or(Ok(()), |path| check_output("--pcap", path))
+    }
+}
+
+/// Checks a name as the kernel would: what no interface can be called is refused before anyone asks for it.
+pub(crate) fn check_interface(name: &str) -> Result<(), UserError> {
+    let bad = name.is_empty()
+        || name.len() > 15
+        || name == "."
+        || name == ".."
+        || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+    if bad {
+        return Err(UserError::new(
+            "--interface",
+            format!("\"{name}\" can't be an interface's name"),
+            "`ip -brief link` lists the interfaces",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a disk image and gives what tells it from all others: its device and inode.
+fn check_image(path: &Path) -> Result<(u64, u64), UserError> {
+    let meta = metadata("image", path)?;
+    if !meta.is_file() && !meta.file_type().is_block_device() {
+        return Err(UserError::new(
+            path.display(),
+            "neither a file nor a block device",
+            "give the path of a raw disk image",
+        ));
+    }
+    let bytes = if meta.is_file() { meta.len() } else { block_device_bytes(path)? };
+    if bytes == 0 {
+        return Err(UserError::new(
+            path.display(),
+            "the image is empty",
+            "`truncate -s 8G FILE` gives it a size",
+        ));
+    }
+    if bytes % 512 != 0 {
+        return Err(UserError::new(
+            path.display(),
+            format!("not a multiple of 512 bytes ({})", grouped(bytes)),
+            "if it is a raw disk image, `truncate -s %512 FILE` fills up its last sector",
+        ));
+    }
+    // Two names of a block device are two inodes, one device number.
+    Ok(if meta.is_file() { (meta.dev(), meta.ino()) } else { (u64::MAX, meta.rdev()) })
+}
+
+fn block_device_bytes(path: &Path) -> Result<u64, UserError> {
+    fs::File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(|error| {
+        UserError::new(
+            path.display(),
+            format!("can't open the block device: {error}"),
+            "check its permissions",
+        )
+    })
+}
+
+fn check_input(what: &str, path: &Path) -> Result<(), UserError> {
+    if metadata(what, path)?.len() == 0 {
+        return Err(UserError::new(path.display(), format!("the {what} is empty"), "check the path"));
+    }
+    Ok(())
+}
+
+fn metadata(what: &str, path: &Path) -> Result<Metadata, UserError> {
+    let meta = fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            UserError::new(path.display(), format!("no such {what}"), "check the path")
+        }
+        ErrorKind::PermissionDenied => UserError::new(
+            path.display(),
+            format!("no permission to reach the {what}"),
+            "check its folder's mode",
+        ),
+        _ => UserError::new(path.display(), error, "check the path"),
+    })?;
+    if meta.is_dir() {
+        return Err(UserError::new(
+            path.display(),
+            "a directory",
+            format!("give the path of the {what} itself"),
+        ));
+    }
+    Ok(meta)
+}
+
+fn check_output(option: &str, path: &Path) -> Result<(), UserError> {
+    if path.is_dir() {
+        return Err(UserError::new(
+            path.display(),
+            format!("a directory, where {option} needs a file"),
+            "add a file name",
+        ));
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    if !parent.is_dir() {
+        return Err(UserError::new(
+            path.display(),
+            format!("{option} can't make a file there: no folder {}", parent.display()),
+            "create it first",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What `kagero serve` and `kagero discover` are to do.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Address;
+use super::keyed::{self, Keyed, truth};
+use crate::error::BadValue;
+
+/// One server: images offered as AoE targets on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServeConfig {
+    /// The network interface.
+    pub interface: String,
+    /// What is offered, each at an address of its own.
+    pub exports: Vec<Export>,
+    /// Where the AoE traffic goes, as a pcap file.
+    pub pcap: Option<PathBuf>,
+}
+
+/// An image offered as a target, written `7.1=debian.img` or `7.1=debian.img,read-only`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Export {
+    /// The target's address.
+    pub address: Address,
+    /// A raw disk image, or a block device.
+    pub image: PathBuf,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// One search for targets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiscoverConfig {
+    /// The network interface.
+    pub interface: String,
+    /// How long to collect answers.
+    pub timeout: Duration,
+    /// Whether to print JSON in place of a table.
+    pub json: bool,
+}
+
+const PARTS: [&str; 3] = ["address", "image", "read-only"];
+
+/// No export has it: a shelf that no option can name.
+const NO_ADDRESS: Address = Address { shelf: u16::MAX, slot: u8::MAX };
+
+impl Keyed for Export {
+    const EXPECTING: &'static str =
+        "an export, as \"7.1=debian.img\", or a table with address, image, read-only";
+
+    fn empty() -> Self {
+        Self { address: NO_ADDRESS, image: PathBuf::new(), read_only: false }
+    }
+
+    fn from_text(text: &str) -> Result<Self, BadValue> {
+        let (address, image) = text
+            .split_once('=')
+            .ok_or_else(|| BadValue::not(text, "an export", "write address=image, as 7.1=debian.img"))?;
+        let (image, read_only) = match image.strip_suffix(",read-only") {
+            Some(image) => (image, true),
+            None => (image, false),
+        };
+        Self { address: address.parse()?, image: image.into(), read_only }.finish()
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), BadValue> {
+        match key {
+            "address" => self.address = value.parse()?,
+            "image" => self.image = value.into(),
+            "read-only" => self.read_only = truth(key, value)?,
+            _ => return Err(keyed::unknown_part(key, &PARTS)),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Self, BadValue> {
+        if self.address == NO_ADDRESS || self.image.as_os_str().is_empty() {
+            return Err(BadValue {
+                problem: "an export lacks its address or its image".into(),
+                mend: "write both, as 7.1=debian.img".into(),
+            });
+        }
+        Ok(self)
+    }
+}
+
+impl FromStr for Export {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        Self::from_text(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Export {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        keyed::deserialize(deserializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exports() {
+        let export: Export = "7.1=a=b.img,read-only".parse().unwrap();
+        assert_eq!(export.address, Address { shelf: 7, slot: 1 });
+        assert_eq!(export.image, PathBuf::from("a=b.img"));
+        assert!(export.read_only);
+
+        let error = |text: &str| text.parse::<Export>().unwrap_err().to_string();
+        assert_eq!(
+            error("debian.img"),
+            "\"debian.img\" is not an export; write address=image, as 7.1=debian.img"
+        );
+        assert_eq!(error("7.1="), "an export lacks its address or its image; write both, as 7.1=debian.img");
+    }
+}

@@ -1,0 +1,305 @@
+//! Values as people write them: `2G`, `120s`, `5%`, `7.1`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::BadValue;
+
+/// A size in bytes, written with a unit: `512M`, `2G`. Units are powers of 1,024; `MiB` may be written for `M`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// So many MiB.
+    #[must_use]
+    pub const fn mib(mib: u64) -> Self {
+        Self(mib << 20)
+    }
+
+    /// The size in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Size {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = |what| BadValue::not(text, what, "write it with its unit, as 512M or 2G");
+        let (number, unit) = split_unit(text);
+        let number: u64 = number.parse().map_err(|_| bad("a size"))?;
+        let shift = match unit.strip_suffix("iB").unwrap_or(unit).to_ascii_uppercase().as_str() {
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            _ => return Err(bad("a size")),
+        };
+        number.checked_mul(1 << shift).map(Size).ok_or_else(|| bad("a size that fits 64 bits"))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")] {
+            if self.0 != 0 && self.0 % (1 << shift) == 0 {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{} bytes", grouped(self.0))
+    }
+}
+
+/// A length of time, written with a unit: `120s`, `500ms`, `1.5s`, `2m`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period(pub Duration);
+
+impl FromStr for Period {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = || BadValue::not(text, "a length of time", "write it with its unit, as 120s, 500ms or 2m");
+        let (number, unit) = split_unit(text);
+        let number: f64 = decimal(number).ok_or_else(bad)?;
+        let seconds = match unit {
+            "us" => number / 1e6,
+            "ms" => number / 1e3,
+            "s" => number,
+            "m" | "min" => number * 60.0,
+            "h" => number * 3600.0,
+            _ => return Err(bad()),
+        };
+        // A year is for ever, and keeps every deadline within the clock's range.
+        if seconds > 365.0 * 86_400.0 {
+            return Err(BadValue::not(
+                text,
+                "a length of time up to a year",
+                "leave the option out for no limit",
+            ));
+        }
+        // Whole microseconds: 0.1 s has no exact binary form.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, at most a year"
+        )]
+        let micros = (seconds * 1e6).round() as u64;
+        Ok(Period(Duration::from_micros(micros)))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        match () {
+            () if micros % 1_000_000 == 0 => write!(f, "{}s", micros / 1_000_000),
+            () if micros % 1_000 == 0 => write!(f, "{}ms", micros / 1_000),
+            () => write!(f, "{micros}us"),
+        }
+    }
+}
+
+/// How likely something is, written as a percentage: `5%`, `0.1%`. Exact to a millionth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chance {
+    /// Parts in a million, up to 1,000,000.
+    pub per_million: u32,
+}
+
+impl FromStr for Chance {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = || BadValue::not(text, "a percentage from 0% to 100%", "write it as 5% or 0.1%");
+        let percent = text.strip_suffix('%').and_then(decimal).ok_or_else(bad)?;
+        if percent > 100.0 {
+            return Err(bad());
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1,000,000")]
+        let per_million = (percent * 10_000.0).round() as u32;
+        Ok(Self { per_million })
+    }
+}
+
+impl fmt::Display for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", f64::from(self.per_million) / 10_000.0)
+    }
+}
+
+/// An AoE address, written `shelf.slot`: `7.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Shelf (major), 0 to 65,534; 65,535 means "all".
+    pub shelf: u16,
+    /// Slot (minor), 0 to 254; 255 means "all".
+    pub slot: u8,
+}
+
+impl FromStr for Address {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = || {
+            BadValue::not(
+                text,
+                "an AoE address",
+                "write shelf.slot, as 7.1: the shelf is 0 to 65534, the slot 0 to 254",
+            )
+        };
+        let (shelf, slot) = text.split_once('.').ok_or_else(bad)?;
+        if [shelf, slot].iter().any(|part| part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(bad());
+        }
+        let (shelf, slot) = (shelf.parse().map_err(|_| bad())?, slot.parse().map_err(|_| bad())?);
+        if shelf == u16::MAX || slot == u8::MAX {
+            return Err(bad());
+        }
+        Ok(Self { shelf, slot })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shelf, self.slot)
+    }
+}
+
+/// `1000001` as `1,000,001`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    text.split_at(at)
+}
+
+/// A number of digits with at most one point, neither signed nor in scientific form.
+fn decimal(text: &str) -> Option<f64> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    (plain && text.bytes().any(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// Serde for a type that is written as text, in the form of its `FromStr` and `Display`.
+macro_rules! serde_as_text {
+    ($($type:ty => $expecting:literal),+ $(,)?) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expecting)
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+    )+};
+}
+pub(crate) use serde_as_text;
+
+serde_as_text! {
+    Size => "a size in quotes with its unit, as \"2G\"",
+    Period => "a length of time in quotes with its unit, as \"120s\"",
+    Chance => "a percentage in quotes, as \"5%\"",
+    Address => "an AoE address in quotes, as \"7.1\"",
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!("2G".parse(), Ok(Size(2 << 30)));
+        assert_eq!("512MiB".parse(), Ok(Size::mib(512)));
+        assert_eq!("64k".parse(), Ok(Size(65_536)));
+        for bad in ["", "2", "G", "2X", "-1G", "1.5G", "2 G", "99999999999T"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+        assert_eq!(
+            "2048".parse::<Size>().unwrap_err().to_string(),
+            "\"2048\" is not a size; write it with its unit, as 512M or 2G"
+        );
+    }
+
+    #[test]
+    fn periods() {
+        assert_eq!("120s".parse(), Ok(Period(Duration::from_secs(120))));
+        assert_eq!("1.5s".parse(), Ok(Period(Duration::from_millis(1500))));
+        assert_eq!("0.1ms".parse(), Ok(Period(Duration::from_micros(100))));
+        assert_eq!("2m".parse(), Ok(Period(Duration::from_secs(120))));
+        for bad in ["", "10", "s", "-1s", "1..2s", ".s", "1e3s", "inf", "10 s", "9999h"] {
+            assert!(bad.parse::<Period>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn chances() {
+        assert_eq!("5%".parse(), Ok(Chance { per_million: 50_000 }));
+        assert_eq!("0.1%".parse(), Ok(Chance { per_million: 1_000 }));
+        assert_eq!("100%".parse(), Ok(Chance { per_million: 1_000_000 }));
+        for bad in ["5", "101%", "%", "-1%", "five%"] {
+            assert!(bad.parse::<Chance>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!("7.1".parse(), Ok(Address { shelf: 7, slot: 1 }));
+        assert_eq!("65534.254".parse(), Ok(Address { shelf: 65_534, slot: 254 }));
+        for bad in ["", "7", "7.", ".1", "7.1.2", "65535.1", "7.255", "-7.1", "+7.1", "7.x"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000_001), "1,000,001");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_can_be_read_again(mib in 1u64..1 << 24, micros in 0u64..1 << 40, per_million in 0u32..=1_000_000) {
+            let (size, period, chance) =
+                (Size::mib(mib), Period(Duration::from_micros(micros)), Chance { per_million });
+            prop_assert_eq!(size.to_string().parse(), Ok(size));
+            prop_assert_eq!(period.to_string().parse(), Ok(period));
+            prop_assert_eq!(chance.to_string().parse(), Ok(chance));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            let _ = (text.parse::<Size>(), text.parse::<Period>(), text.parse::<Chance>(), text.parse::<Address>());
+        }
+    }
+}

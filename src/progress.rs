@@ -1,0 +1,54 @@
+//! A word on standard error about what takes longer than two seconds.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What is over within this time needs no word.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Something is being waited for as long as this lives: a turning sign on a terminal, one line elsewhere.
+#[derive(Debug)]
+pub struct Waiting {
+    done: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Waiting {
+    /// Begins to wait for what `message` says: "waiting for aoe:7.1 on eth1".
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        let message = message.into();
+        let (done, is_done) = channel();
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || {
+            if is_done.recv_timeout(SOON) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            if stderr().is_terminal() {
+                let bar = ProgressBar::new_spinner().with_message(message);
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+                    bar.set_style(style);
+                }
+                bar.enable_steady_tick(Duration::from_millis(120));
+                let _ = is_done.recv();
+                bar.finish_and_clear();
+            } else {
+                eprintln!("kagero: {message}");
+            }
+        });
+        // Without a thread there is no word; the wait itself goes on.
+        Self { done: Some(done), thread: thread.ok() }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        drop(self.done.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
