@@ -10,6 +10,8 @@
 extern crate alloc;
 
 pub mod memory;
+pub mod pci;
+pub mod platform;
 pub mod register;
 pub mod storage;
 pub mod time;
