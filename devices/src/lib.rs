@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod ata;
 pub mod memory;
 pub mod pci;
 pub mod platform;
