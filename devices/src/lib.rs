@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod ata;
+pub mod ide;
 pub mod memory;
 pub mod pci;
 pub mod platform;
