@@ -6,6 +6,9 @@
 
 extern crate alloc;
 
+pub mod initiator;
 pub mod link;
+mod random;
+pub mod wire;
 
 pub use kagero_devices::time::Instant;
