@@ -76,15 +76,17 @@ impl Interface {
     }
 }
 
-/// Names of the interfaces in this thread's network namespace; none when they can't be listed.
+/// Names, sorted, of the interfaces in this thread's network namespace; none when they can't be listed.
 #[must_use]
 pub fn names() -> Vec<String> {
     // Not /sys/class/net: that shows the namespace in which it was mounted.
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    table
+    let mut names: Vec<String> = table
         .lines()
         .skip(2)
         .filter_map(|line| line.split_once(':'))
         .map(|(name, _)| name.trim().into())
-        .collect()
+        .collect();
+    names.sort_unstable();
+    names
 }

@@ -168,7 +168,7 @@ fn goes_on_after_the_interface_was_down() {
 fn errors_name_the_interface_and_the_mend() {
     with_cable(|| {
         let text = |name: &str| PacketLink::open(name, Options::default()).unwrap_err().to_string();
-        assert_eq!(text("kgv7"), "no interface kgv7: there are lo, kgv1, kgv0");
+        assert_eq!(text("kgv7"), "no interface kgv7: there are kgv0, kgv1, lo");
         assert!(text("a name that is too long").starts_with("no interface a name"));
         assert_eq!(text("lo"), "interface lo is down: bring it up with `ip link set dev lo up`");
         ip("link set dev kgv0 mtu 1099");
