@@ -2,17 +2,19 @@
 
 use alloc::vec::Vec;
 
+use kagero_devices::ata::Drive;
+use kagero_devices::ata::identify::Position;
 use kagero_devices::storage::Disk;
 
 use crate::wire::{Address, MacAddress};
 
 /// One disk that is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Export {
     /// Its shelf and slot.
     pub address: Address,
-    /// Its size and what it calls itself.
-    pub disk: Disk,
+    /// The drive that its clients share: what it calls itself, and what SET FEATURES and its like have set.
+    pub(super) drive: Drive,
     /// Writes and trims are refused.
     pub read_only: bool,
     /// What its clients have set.
@@ -21,7 +23,7 @@ pub struct Export {
 
 /// What clients have set for a disk, and others see. It outlives them; whoever keeps it over a restart of the target stores it after each
 /// request that changes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The configuration string, at most [`MAX_CONFIG_STRING`](crate::wire::MAX_CONFIG_STRING) bytes.
     pub config: Vec<u8>,
@@ -29,15 +31,6 @@ pub struct Settings {
     pub mask: Vec<MacAddress>,
     /// When not empty, other stations get no ATA command carried out.
     pub reserved: Vec<MacAddress>,
-    /// Writes may be answered before they are durable (SET FEATURES 02h and 82h).
-    pub write_cache: bool,
-}
-
-impl Default for Settings {
-    /// Nothing set, write cache on.
-    fn default() -> Self {
-        Settings { config: Vec::new(), mask: Vec::new(), reserved: Vec::new(), write_cache: true }
-    }
 }
 
 impl Settings {
@@ -59,6 +52,13 @@ impl Export {
     /// A disk that may be written to, with nothing set.
     #[must_use]
     pub fn new(address: Address, disk: Disk) -> Self {
-        Export { address, disk, read_only: false, settings: Settings::default() }
+        let drive = Drive::new(disk, Position::Device0);
+        Export { address, drive, read_only: false, settings: Settings::default() }
+    }
+
+    /// Its size and what it calls itself.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        self.drive.disk()
     }
 }

@@ -106,7 +106,9 @@ impl Job<'_> {
     pub fn data<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
         match self.operation {
             Operation::Read { length, .. } => out.get_mut(DATA_OFFSET..)?.get_mut(..length),
-            Operation::Write { .. } | Operation::Verify { .. } | Operation::Flush | Operation::Trim(_) => None,
+            Operation::Write { .. } | Operation::Verify { .. } | Operation::Flush | Operation::Trim(_) => {
+                None
+            }
         }
     }
 

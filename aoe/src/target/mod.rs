@@ -131,12 +131,7 @@ impl Target {
     ///
     /// Ignored, as the protocol wants it: answers, requests for other disks, stations that a disk's mask list leaves out, queries of a
     /// configuration string that is another. Also what is no AoE, is for another station, or comes from a group address.
-    pub fn handle_frame<'f>(
-        &mut self,
-        port: &Port,
-        frame: &'f [u8],
-        mut each: impl FnMut(&Self, Step<'f>),
-    ) {
+    pub fn handle_frame<'f>(&mut self, port: &Port, frame: &'f [u8], mut each: impl FnMut(&Self, Step<'f>)) {
         let Ok(frame) = Frame::parse(frame) else { return };
         let header = &frame.header;
         let to_us = header.destination == port.mac || header.destination == MacAddress::BROADCAST;
