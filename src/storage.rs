@@ -248,8 +248,10 @@ impl Path {
     /// try again, if a link had no room.
     fn flow(&mut self, now: Instant) -> Option<Instant> {
         let mut retry = None;
-        loop {
-            let moved = self.take_requests(now);
+        let mut first = true;
+        // What was sent may have ended a command at once (memory that is not there), and the controller then wants to go on.
+        while self.take_requests(now) || first {
+            first = false;
             let Path { ide, disks, links, ram, .. } = self;
             for disk in &mut *disks {
                 let Some(link) = links.get_mut(disk.link) else { continue };
@@ -274,11 +276,8 @@ impl Path {
                     disk.note(event);
                 }
             }
-            // What was sent may have ended a command at once (memory that is not there), and the controller wants to go on.
-            if !moved {
-                return retry;
-            }
         }
+        retry
     }
 
     /// Hands the controller's requests on; false when there were none.

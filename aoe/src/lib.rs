@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod initiator;
 pub mod link;
 mod random;
+pub mod target;
 pub mod wire;
 
 pub use kagero_devices::time::Instant;
