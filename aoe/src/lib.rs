@@ -7,5 +7,6 @@
 extern crate alloc;
 
 pub mod link;
+pub mod wire;
 
 pub use kagero_devices::time::Instant;
