@@ -145,7 +145,6 @@ impl RunOptions {
     /// These options, and those of `under` for what these leave open. A list is taken whole from one of the two.
     #[must_use]
     pub fn over(self, under: Self) -> Self {
-        let either = |over: Vec<_>, under| if over.is_empty() { under } else { over };
         Self {
             config: self.config.or(under.config),
             disk: if self.disk.is_empty() { under.disk } else { self.disk },
@@ -164,7 +163,7 @@ impl RunOptions {
             on_target_loss: self.on_target_loss.or(under.on_target_loss),
             report: self.report.or(under.report),
             trace: self.trace.or(under.trace),
-            trace_device: either(self.trace_device, under.trace_device),
+            trace_device: if self.trace_device.is_empty() { under.trace_device } else { self.trace_device },
             pcap: self.pcap.or(under.pcap),
             firmware_log: self.firmware_log.or(under.firmware_log),
             fault: self.fault.or(under.fault),

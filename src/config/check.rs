@@ -198,13 +198,14 @@ impl DiscoverConfig {
     }
 }
 
-/// Checks a name as the kernel would: what no interface can be called is refused before anyone asks for it.
+/// Checks a name as the kernel would: what no interface can be called is refused before anyone asks for it. `tap:NAME` names a tap.
 fn check_interface(name: &str) -> Result<(), UserError> {
-    let bad = name.is_empty()
-        || name.len() > 15
-        || name == "."
-        || name == ".."
-        || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+    let own = name.strip_prefix("tap:").unwrap_or(name);
+    let bad = own.is_empty()
+        || own.len() > 15
+        || own == "."
+        || own == ".."
+        || own.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
     if bad {
         return Err(UserError::new(
             "--interface",

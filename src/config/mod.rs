@@ -16,4 +16,5 @@ pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};
-pub use units::{Address, Chance, Period, Size, grouped};
+pub use kagero_aoe::wire::Address;
+pub use units::{Chance, Period, Size, grouped};
