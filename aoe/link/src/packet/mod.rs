@@ -1,0 +1,185 @@
+//! An Ethernet interface of this machine, through a packet socket with a receive ring.
+
+mod backlog;
+mod ring;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use kagero_aoe::link::Link;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+
+use crate::{Counters, ETHERNET_HEADER, Error, Interface, sys};
+use backlog::Backlog;
+use ring::{ReceiveRing, Received};
+
+/// The ethertype of ATA over Ethernet.
+const AOE: u16 = 0x88A2;
+
+/// The largest MTU that is made use of. Slots always hold as much: the interface's MTU may be raised while we run.
+const JUMBO: usize = 9_000;
+
+/// The longest frame that a slot holds.
+const LONGEST: usize = ETHERNET_HEADER + JUMBO;
+
+/// How much a packet link may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Slots of the receive ring. A server needs one for each frame that all its clients may have outstanding.
+    pub receive_slots: usize,
+    /// Transmit buffers.
+    pub transmit_slots: usize,
+}
+
+impl Default for Options {
+    /// 1,024 and 128: about 10 MB with jumbo frames.
+    fn default() -> Self {
+        Options { receive_slots: 1_024, transmit_slots: 128 }
+    }
+}
+
+/// AoE frames to and from one Ethernet interface.
+///
+/// The interface may go down and come up again: frames sent meanwhile are lost, and then it goes on. Frames for another station, seen on an
+/// interface in promiscuous mode, and frames of a VLAN are passed over.
+#[derive(Debug)]
+pub struct PacketLink {
+    // The ring is unmapped before its socket closes.
+    ring: ReceiveRing,
+    socket: OwnedFd,
+    interface: Interface,
+    backlog: Backlog,
+    held: bool,
+    counters: Counters,
+}
+
+impl PacketLink {
+    /// Opens the interface `name`, which must be up.
+    ///
+    /// # Errors
+    /// No such interface, interface down, an MTU below [`LEAST_MTU`](crate::interface::LEAST_MTU), no permission; each in one line that
+    /// says what to do.
+    pub fn open(name: &str, options: Options) -> Result<Self, Error> {
+        let interface = Interface::ready(name)?;
+        let kernel = |doing| move |source: io::Error| Error::Kernel { name: name.into(), doing, source };
+        // Protocol 0: nothing is received before the ring stands and the socket is bound.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None).map_err(|e| match e {
+                rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => {
+                    Error::Permission { name: name.into(), capability: "CAP_NET_RAW" }
+                }
+                other => kernel("open a packet socket")(other.into()),
+            })?;
+        // Our own frames come back otherwise. Kernels before 4.20 don't know the option; `receive` then drops them by kind.
+        let _ = sys::set_packet_option(&socket, libc::PACKET_IGNORE_OUTGOING, &1i32);
+        let ring = ReceiveRing::new(&socket, options.receive_slots, LONGEST)
+            .map_err(kernel("make a receive ring"))?;
+        // Room for all transmit buffers and the kernel's overhead. The first needs CAP_NET_ADMIN, the second is capped by
+        // net.core.wmem_max; both only matter for bursts.
+        let room = options.transmit_slots * 2 * LONGEST;
+        if sockopt::set_socket_send_buffer_size_force(&socket, room).is_err() {
+            let _ = sockopt::set_socket_send_buffer_size(&socket, room);
+        }
+        sys::bind_packet(&socket, interface.index, AOE).map_err(kernel("bind to it"))?;
+        let backlog = Backlog::new(options.transmit_slots.max(1), LONGEST);
+        Ok(PacketLink { ring, socket, interface, backlog, held: false, counters: Counters::default() })
+    }
+
+    /// The interface as it was when the link was opened.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Frames moved and lost so far.
+    pub fn counters(&mut self) -> Counters {
+        if let Ok(stats) = sys::packet_statistics(&self.socket) {
+            self.counters.overrun += u64::from(stats.tp_drops);
+        }
+        self.counters
+    }
+
+    fn send(&mut self) {
+        let progress = self.backlog.send(&self.socket);
+        self.counters.sent += progress.sent;
+        self.counters.unsent += progress.refused;
+    }
+}
+
+/// Whether a frame from the ring is one for us, and whole.
+fn is_ours(received: &Received<'_>) -> bool {
+    let kind = matches!(received.kind, libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST);
+    // VLAN 0 is a priority tag without a VLAN (802.1Q 9.6).
+    let untagged = received.vlan.is_none_or(|vlan| vlan == 0);
+    kind && untagged && received.frame.len() == received.wire_len
+}
+
+impl Link for PacketLink {
+    fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {
+        let mut take = Some(take);
+        // Bounded by the ring, which others fill: foreign frames must not hold us here.
+        for _ in 0..64 {
+            let taken = self.ring.receive(|received| {
+                let take = is_ours(&received).then(|| take.take()).flatten();
+                take.map(|take| take(received.frame)).is_some()
+            });
+            match taken {
+                Some(true) => {
+                    self.counters.received += 1;
+                    return true;
+                }
+                Some(false) => self.counters.ignored += 1,
+                None => {
+                    // When the interface goes down the socket has an error to tell, and is ready until it was told.
+                    if let Ok(Err(error)) = sockopt::socket_error(&self.socket) {
+                        tracing::info!(interface = self.interface.name, %error, "link");
+                        if let Ok(mtu) = self.interface.mtu_now(&self.socket) {
+                            self.interface.mtu = mtu;
+                        }
+                    }
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        if self.backlog.is_full() {
+            self.send();
+            if self.backlog.is_full() {
+                return false;
+            }
+        }
+        let filled = self.backlog.push(fill).is_some();
+        if !self.held {
+            self.send();
+        }
+        filled
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+    }
+
+    fn flush(&mut self) -> bool {
+        self.held = false;
+        self.send();
+        self.backlog.is_empty()
+    }
+
+    fn mtu(&self) -> usize {
+        self.interface.mtu.min(JUMBO)
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.interface.mac
+    }
+}
+
+impl AsFd for PacketLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

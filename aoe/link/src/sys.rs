@@ -1,0 +1,134 @@
+//! The kernel calls that no safe library offers: packet socket options and the interface ioctls.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// An interface name as the kernel takes it: up to 15 bytes and a zero.
+#[derive(Clone, Copy)]
+pub(crate) struct Name([libc::c_char; libc::IFNAMSIZ]);
+
+impl Name {
+    /// `None` when no interface can have this name.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes.len() >= libc::IFNAMSIZ || bytes.contains(&0) {
+            return None;
+        }
+        let mut out = [0; libc::IFNAMSIZ];
+        for (to, from) in out.iter_mut().zip(bytes) {
+            *to = *from as libc::c_char;
+        }
+        Some(Name(out))
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Runs an ioctl that takes an `ifreq` and may write to it.
+fn request(fd: BorrowedFd<'_>, op: libc::Ioctl, req: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: `fd` is open, and every `op` used in this module reads or writes one `ifreq` and nothing else.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), op, std::ptr::from_mut(req)) })
+}
+
+fn empty_request(name: Name) -> libc::ifreq {
+    // SAFETY: all-zero bytes are a valid `ifreq`: integers, and a pointer that nothing here follows.
+    let mut req: libc::ifreq = unsafe { zeroed() };
+    req.ifr_name = name.0;
+    req
+}
+
+/// Index of the interface, by which packet sockets are bound.
+pub(crate) fn index(fd: impl AsFd, name: Name) -> io::Result<i32> {
+    let mut req = empty_request(name);
+    request(fd.as_fd(), libc::SIOCGIFINDEX as libc::Ioctl, &mut req)?;
+    // SAFETY: SIOCGIFINDEX filled this field.
+    Ok(unsafe { req.ifr_ifru.ifru_ifindex })
+}
+
+/// Hardware type (`ARPHRD_*`) and address.
+pub(crate) fn hardware(fd: impl AsFd, name: Name) -> io::Result<(u16, [u8; 6])> {
+    let mut req = empty_request(name);
+    request(fd.as_fd(), libc::SIOCGIFHWADDR as libc::Ioctl, &mut req)?;
+    // SAFETY: SIOCGIFHWADDR filled this field.
+    let addr = unsafe { req.ifr_ifru.ifru_hwaddr };
+    let mut mac = [0; 6];
+    for (to, from) in mac.iter_mut().zip(addr.sa_data) {
+        *to = from as u8;
+    }
+    Ok((addr.sa_family, mac))
+}
+
+/// MTU in bytes.
+pub(crate) fn mtu(fd: impl AsFd, name: Name) -> io::Result<usize> {
+    let mut req = empty_request(name);
+    request(fd.as_fd(), libc::SIOCGIFMTU as libc::Ioctl, &mut req)?;
+    // SAFETY: SIOCGIFMTU filled this field.
+    Ok(usize::try_from(unsafe { req.ifr_ifru.ifru_mtu }).unwrap_or(0))
+}
+
+/// Whether the interface is administratively up.
+pub(crate) fn is_up(fd: impl AsFd, name: Name) -> io::Result<bool> {
+    let mut req = empty_request(name);
+    request(fd.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl, &mut req)?;
+    // SAFETY: SIOCGIFFLAGS filled this field.
+    Ok(i32::from(unsafe { req.ifr_ifru.ifru_flags }) & libc::IFF_UP != 0)
+}
+
+/// Makes the tap of this name behind an open `/dev/net/tun`, or attaches to a persistent one.
+pub(crate) fn attach_tap(fd: impl AsFd, name: Name) -> io::Result<()> {
+    let mut req = empty_request(name);
+    req.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    request(fd.as_fd(), libc::TUNSETIFF, &mut req)
+}
+
+/// Sets a packet socket option that is a plain value or structure.
+pub(crate) fn set_packet_option<T: Copy>(fd: impl AsFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is readable for the size given.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    })
+}
+
+/// Frames received, and dropped for want of room, since the last call.
+pub(crate) fn packet_statistics(fd: impl AsFd) -> io::Result<libc::tpacket_stats> {
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: `stats` is writable for `len` bytes.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(stats)
+}
+
+/// Binds a packet socket to one interface and one ethertype.
+pub(crate) fn bind_packet(fd: impl AsFd, index: i32, ethertype: u16) -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid `sockaddr_ll`: it has integers only.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = index;
+    // SAFETY: `address` is a `sockaddr_ll` and the length is its size.
+    check(unsafe {
+        libc::bind(
+            fd.as_fd().as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    })
+}
