@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kagero_devices::pci::ConfigMechanism;
 use kagero_devices::platform::{
-    Apm, BaseChange, DebugPort, Effect, FwCfg, HostBridge, I8042, IsaBridge, IsaDma, Power, ResetControl, Rtc,
-    SystemControlA,
+    Apm, BaseChange, DebugPort, Effect, FwCfg, HostBridge, I8042, IsaBridge, IsaDma, Power, ResetControl,
+    Rtc, SystemControlA,
 };
 use kagero_devices::register::Fault;
 use kagero_devices::time::Instant;
@@ -17,6 +18,7 @@ use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
 use crate::board::{COM1, Device, RTC_IRQ, SCI_IRQ, UART_IRQ};
+use crate::clock::Timer;
 use crate::console::Console;
 use crate::irq::Lines;
 use crate::memory::GuestRam;
@@ -76,6 +78,7 @@ pub(crate) struct Chipset {
     ram: GuestRam,
     lines: Arc<Lines>,
     log: Option<File>,
+    timer: Timer,
 }
 
 impl Chipset {
@@ -85,9 +88,9 @@ impl Chipset {
         lines: &Arc<Lines>,
         console: &Console,
         now: Instant,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Chipset {
+        Ok(Chipset {
             pci: ConfigMechanism::new(),
             host: HostBridge::new(),
             isa: IsaBridge::new(),
@@ -105,7 +108,8 @@ impl Chipset {
             ram: ram.clone(),
             lines: Arc::clone(lines),
             log: facts.log,
-        }
+            timer: Timer::new()?,
+        })
     }
 
     /// One access of `device`; `port` is the port, or for moving blocks the offset from their base.
@@ -190,21 +194,30 @@ impl Chipset {
     }
 
     /// Drives the interrupt lines as the devices want them now.
-    pub(crate) fn settle(&mut self, now: Instant) {
+    fn settle(&mut self, now: Instant) {
         let keyboard = self.i8042.irq();
         self.lines.set(1, keyboard & 1 != 0);
         self.lines.set(12, keyboard & 2 != 0);
         self.lines.set(RTC_IRQ, self.rtc.irq(now));
         self.lines.set(SCI_IRQ, self.power.irq(now));
+        let next = [self.rtc.poll_timeout(), self.power.poll_timeout()].into_iter().flatten().min();
+        self.timer.wake_at(next, now);
     }
 
-    /// When to call [`settle`](Self::settle) again, whatever the guest does.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.rtc.poll_timeout(), self.power.poll_timeout()].into_iter().flatten().min()
+    /// Readable when the devices' time has come: call [`wake`](Self::wake) then.
+    pub(crate) fn timer(&self) -> io::Result<OwnedFd> {
+        self.timer.waitable()
+    }
+
+    /// Looks after what happens by itself: clock interrupts and typed keys.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.timer.clear();
+        self.feed_uart();
+        self.settle(now);
     }
 
     /// Moves what was typed into the serial port, as far as there is room.
-    pub(crate) fn feed_uart(&mut self) {
+    fn feed_uart(&mut self) {
         let mut buffer = [0; 64];
         let room = self.uart.fifo_capacity().min(buffer.len());
         let count = self.console.input().read(&mut buffer[..room]);
@@ -227,4 +240,3 @@ impl Chipset {
         }
     }
 }
-

@@ -39,6 +39,16 @@ impl From<UserError> for Error {
     }
 }
 
+impl From<kagero_link::Error> for Error {
+    /// What a link says is one line already; most of it is the user's to mend.
+    fn from(error: kagero_link::Error) -> Self {
+        match error {
+            kagero_link::Error::Kernel { .. } => Error::Failure(error.into()),
+            _ => Error::User(UserError::new("", error, "")),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<UserError>() {
@@ -48,10 +58,10 @@ impl From<anyhow::Error> for Error {
     }
 }
 
-/// A mistake in what was asked for, or in what it needs: shown as `thing: problem; mend`.
+/// A mistake in what was asked for, or in what it needs: shown as `thing: problem: mend`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserError {
-    /// What it is about, as the user named it: a file, an option, an interface.
+    /// What it is about, as the user named it: a file, an option, an interface; may be empty where the problem names it.
     pub thing: String,
     /// What is wrong with it.
     pub problem: String,
@@ -69,11 +79,13 @@ impl UserError {
 
 impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        one_line(f, &self.thing)?;
-        f.write_str(": ")?;
+        if !self.thing.is_empty() {
+            one_line(f, &self.thing)?;
+            f.write_str(": ")?;
+        }
         one_line(f, &self.problem)?;
         if !self.mend.is_empty() {
-            f.write_str("; ")?;
+            f.write_str(": ")?;
             one_line(f, &self.mend)?;
         }
         Ok(())
@@ -109,7 +121,7 @@ impl BadValue {
 
 impl fmt::Display for BadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.problem, self.mend)
+        write!(f, "{}: {}", self.problem, self.mend)
     }
 }
 
@@ -148,7 +160,7 @@ mod tests {
         let error = UserError::new("a\n\x1b[2Jb.img", "no such image", "give the path of a raw disk image");
         assert_eq!(
             error.to_string(),
-            "a\\n\\u{1b}[2Jb.img: no such image; give the path of a raw disk image"
+            "a\\n\\u{1b}[2Jb.img: no such image: give the path of a raw disk image"
         );
     }
 

@@ -1,5 +1,6 @@
 //! The virtual machine as KVM knows it: memory slots, in-kernel interrupt controllers and timer, CPUs in their reset state.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kvm_bindings::{
@@ -9,12 +10,15 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
 
+use crate::error::UserError;
 use crate::memory::GuestRam;
 
-/// Where KVM may put three pages for Intel's real mode; below the largest firmware, inside the PCI hole.
+/// KVM's own pages in guest memory, for Intel's real mode: below the largest firmware, inside the PCI hole.
+pub const RESERVED: Range<u64> = 0xfeff_c000..0xff00_0000;
+/// One page of them.
+const IDENTITY_MAP: u64 = RESERVED.start;
+/// The other three.
 const TSS: usize = 0xfeff_d000;
-/// One more page for it.
-const IDENTITY_MAP: u64 = 0xfeff_c000;
 
 /// What KVM must be able to do; all of it is older than Linux 4.0.
 const NEEDED: [(Cap, &str); 6] = [
@@ -35,20 +39,33 @@ pub enum Error {
     )]
     Missing,
     /// No right to open it.
-    #[error("/dev/kvm: permission denied; run as root or join the group kvm")]
+    #[error("permission denied")]
     Permission,
     /// It can't be opened for another reason.
-    #[error("/dev/kvm: can't be opened ({0}); check the kernel's log")]
+    #[error("can't be opened ({0})")]
     Open(kvm_ioctls::Error),
     /// Something that isn't KVM, or is older than everything we know.
-    #[error("/dev/kvm: has API version {0}, not 12; use a Linux kernel's own KVM")]
+    #[error("has API version {0}, not 12")]
     Version(i32),
     /// An old or cut-down KVM.
-    #[error("/dev/kvm: lacks {0}; use a Linux kernel from 4.12 on")]
+    #[error("lacks {0}")]
     Capability(&'static str),
     /// A call failed that only fails when the host is short of something.
-    #[error("KVM: can't {0} ({1}); check the host's memory and the kernel's log")]
+    #[error("can't {0} ({1})")]
     Call(&'static str, kvm_ioctls::Error),
+}
+
+impl Error {
+    /// The line for the user, with the mend.
+    pub fn to_user_error(&self) -> UserError {
+        let mend = match self {
+            Error::Missing => "load kvm_amd or kvm_intel, or enable virtualization in the machine's set-up",
+            Error::Permission => "run as root or join the group kvm",
+            Error::Open(_) | Error::Call(..) => "look into the kernel's log",
+            Error::Version(_) | Error::Capability(_) => "use a Linux kernel from 4.12 on",
+        };
+        UserError::new("/dev/kvm", self, mend)
+    }
 }
 
 /// A virtual machine without devices.

@@ -61,7 +61,7 @@ mod tests {
         assert!(!filter.would_enable("kagero::bus", &tracing::Level::DEBUG));
         assert_eq!(
             parse("kagero=loud").unwrap_err().to_string(),
-            "KAGERO_LOG: \"kagero=loud\" is not a log filter; \
+            "KAGERO_LOG: \"kagero=loud\" is not a log filter: \
              write a level or module=level pairs, as debug or kagero::storage=trace,info"
         );
     }

@@ -1,2 +1,5 @@
-//! The command line.
-fn main() {}
+//! The command `kagero`.
+
+fn main() -> std::process::ExitCode {
+    kagero::cli::main()
+}

@@ -97,17 +97,21 @@ pub struct DiskReport {
     pub frames_sent: u64,
     /// AoE frames received, whatever became of them.
     pub frames_received: u64,
-    /// Bytes the guest wrote to the disk.
-    pub bytes_written: u64,
+    /// Bytes in the frames sent.
+    pub bytes_sent: u64,
+    /// Bytes in the frames received.
+    pub bytes_received: u64,
     /// Bytes the guest read from the disk.
     pub bytes_read: u64,
+    /// Bytes the guest wrote to the disk.
+    pub bytes_written: u64,
     /// Frames sent again because no answer came in time.
     pub resends: u64,
-    /// Answers to what had been answered already.
+    /// Answers to what had been answered or given up already.
     pub duplicates: u64,
     /// Commands that ended with an error for the guest.
     pub errors: u64,
-    /// Times the target was lost and came back.
+    /// How often the target was lost.
     pub losses: u64,
     /// From a frame to its answer, for frames that were sent once.
     pub round_trip: RoundTrips,

@@ -5,11 +5,11 @@
 //!
 //! Lock order: the chipset's lock, if it is taken at all, comes first; nothing else is locked under this one.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
 use kagero_aoe::initiator::{Event, Initiator};
 use kagero_aoe::link::Link;
 use kagero_devices::ide::{self, Ide};
@@ -18,12 +18,9 @@ use kagero_devices::storage::{Controller, Disk, Outcome, Request};
 use kagero_devices::time::Instant;
 use kagero_link::AnyLink;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 
 use crate::board::IDE_IRQS;
-use crate::clock;
+use crate::clock::{self, Timer};
 use crate::irq::Lines;
 use crate::limit::Limit;
 use crate::memory::GuestRam;
@@ -65,7 +62,6 @@ impl Attachment {
 /// The controller, its disks and their links, behind one lock.
 pub struct Storage {
     path: Mutex<Path>,
-    timer: OwnedFd,
 }
 
 struct Path {
@@ -75,8 +71,7 @@ struct Path {
     ram: GuestRam,
     lines: Option<Arc<Lines>>,
     irq: u32,
-    /// When the timer fires, if it is set.
-    armed: Option<Instant>,
+    timer: Timer,
 }
 
 impl Storage {
@@ -84,17 +79,16 @@ impl Storage {
     ///
     /// # Errors
     /// When the process is out of file descriptors.
-    pub fn new(disks: Vec<Attachment>, links: Vec<AnyLink>, ram: GuestRam) -> anyhow::Result<Self> {
+    pub fn new(disks: Vec<Attachment>, links: Vec<AnyLink>, ram: GuestRam) -> io::Result<Self> {
         let mut given: [Option<Disk>; 4] = Default::default();
         for attachment in &disks {
             if let Some(place) = given.get_mut(usize::from(attachment.initiator.config().disk)) {
                 *place = attachment.initiator.disk().cloned();
             }
         }
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
-            .context("the storage thread's timer")?;
-        let path = Path { ide: Ide::new(given), disks, links, ram, lines: None, irq: 0, armed: None };
-        Ok(Storage { path: Mutex::new(path), timer })
+        let timer = Timer::new()?;
+        let path = Path { ide: Ide::new(given), disks, links, ram, lines: None, irq: 0, timer };
+        Ok(Storage { path: Mutex::new(path) })
     }
 
     /// The machine starts, or starts again: the controller is reset and drives these lines from now on.
@@ -104,7 +98,7 @@ impl Storage {
         path.lines = Some(lines);
         // The bus looks for the bus master's ports itself.
         let _ = path.ide.reset();
-        self.service(&mut path);
+        path.service();
     }
 
     /// The guest reads a register: once, or of the data port many times with a string instruction.
@@ -116,7 +110,7 @@ impl Storage {
         match port {
             ide::Port::Command(channel, 0) => {
                 path.ide.read_data(channel, width, data)?;
-                self.service(&mut path);
+                path.service();
             }
             port => {
                 data.chunks_mut(width).try_for_each(|out| path.ide.read(port, out))?;
@@ -138,7 +132,7 @@ impl Storage {
             ide::Port::Command(channel, 0) => ide.write_data(channel, width, data)?,
             port => data.chunks(width).try_for_each(|data| ide.write(ram, port, data))?,
         }
-        self.service(&mut path);
+        path.service();
         Ok(())
     }
 
@@ -167,15 +161,14 @@ impl Storage {
     ///
     /// # Errors
     /// When waiting fails, which the kernel's documentation allows for no reason that applies.
-    pub fn run(&self, stop: &Stop) -> std::io::Result<()> {
-        let fds: Vec<OwnedFd> = self
-            .lock()
-            .links
-            .iter()
-            .map(|link| link.as_fd().try_clone_to_owned())
-            .collect::<std::io::Result<_>>()?;
-        let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        polled.push(PollFd::new(&self.timer, PollFlags::IN));
+    pub fn run(&self, stop: &Stop) -> io::Result<()> {
+        let (timer, links) = {
+            let path = self.lock();
+            let links = path.links.iter().map(|link| link.as_fd().try_clone_to_owned());
+            (path.timer.waitable()?, links.collect::<io::Result<Vec<OwnedFd>>>()?)
+        };
+        let mut polled: Vec<PollFd<'_>> = links.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        polled.push(PollFd::new(&timer, PollFlags::IN));
         polled.push(PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN));
         while !stop.is_requested() {
             match poll(&mut polled, None) {
@@ -183,13 +176,11 @@ impl Storage {
                 Err(error) => return Err(error.into()),
             }
             let mut path = self.lock();
-            if polled[fds.len()].revents().contains(PollFlags::IN) {
-                // Only clears it; how often it fired does not matter.
-                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-                path.armed = None;
+            if polled[links.len()].revents().contains(PollFlags::IN) {
+                path.timer.clear();
             }
             path.receive();
-            self.service(&mut path);
+            path.service();
         }
         Ok(())
     }
@@ -197,35 +188,18 @@ impl Storage {
     fn lock(&self) -> MutexGuard<'_, Path> {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Lets everything flow that can, settles the interrupt lines and sets the timer.
-    fn service(&self, path: &mut Path) {
-        let now = clock::now();
-        let mut next = path.flow(now);
-        path.settle();
-        next = path.disks.iter().filter_map(|disk| disk.initiator.poll_timeout()).chain(next).min();
-        // A timer that fires early costs one look; setting it for every command would cost a system call each.
-        if let Some(at) = next
-            && path.armed.is_none_or(|armed| at < armed)
-        {
-            path.armed = Some(at);
-            self.arm(at.saturating_since(now));
-        }
-    }
-
-    fn arm(&self, after: Duration) {
-        let after = after.max(Duration::from_nanos(1));
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let it_value =
-            Timespec { tv_sec: after.as_secs().min(1 << 30) as i64, tv_nsec: after.subsec_nanos().into() };
-        let once = Itimerspec { it_interval: zero, it_value };
-        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
-            tracing::error!("the storage thread's timer can't be set: {error}");
-        }
-    }
 }
 
 impl Path {
+    /// Lets everything flow that can, settles the interrupt lines and sets the timer.
+    fn service(&mut self) {
+        let now = clock::now();
+        let retry = self.flow(now);
+        self.settle();
+        let next = self.disks.iter().filter_map(|disk| disk.initiator.poll_timeout()).chain(retry).min();
+        self.timer.wake_at(next, now);
+    }
+
     /// Takes what has come in on the links.
     fn receive(&mut self) {
         let Path { ide, disks, links, ram, .. } = self;
@@ -287,7 +261,8 @@ impl Path {
             moved = true;
             match request {
                 Request::Start(command) => {
-                    let disk = self.disks.iter_mut().find(|disk| disk.initiator.config().disk == command.disk);
+                    let disk =
+                        self.disks.iter_mut().find(|disk| disk.initiator.config().disk == command.disk);
                     let taken = disk.is_some_and(|disk| {
                         disk.commands += 1;
                         disk.bytes.0 += u64::from(command.operation.bytes_in());
@@ -298,7 +273,8 @@ impl Path {
                         if let Some(held_back) = STRAY_COMMAND.admit() {
                             tracing::warn!(held_back, "a command that nobody takes: {command:?}");
                         }
-                        let outcome = Outcome::Failed { error: kagero_devices::ata::bits::error::ABRT, done: 0 };
+                        let outcome =
+                            Outcome::Failed { error: kagero_devices::ata::bits::error::ABRT, done: 0 };
                         self.ide.complete(&self.ram, command.tag, outcome);
                     }
                 }

@@ -226,7 +226,7 @@ mod tests {
         let trace = Trace::to(Box::new(io::sink()), vec!["idee".into()]);
         assert_eq!(
             trace.check_devices(&["ide", "uart"]).unwrap_err().to_string(),
-            "--trace-device: there is no device \"idee\"; did you mean \"ide\"?"
+            "--trace-device: there is no device \"idee\": did you mean \"ide\"?"
         );
         assert!(Trace::off().check_devices(&[]).is_ok());
         assert!(!Trace::off().is_on());

@@ -56,9 +56,7 @@ enum Access {
 pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: &Arc<Exits>) {
     while !control.stopping() {
         let access = match cpu.run() {
-            Ok(VcpuExit::IoIn(port, data)) => {
-                Access::In { port, data: data.as_mut_ptr(), bytes: data.len() }
-            }
+            Ok(VcpuExit::IoIn(port, data)) => Access::In { port, data: data.as_mut_ptr(), bytes: data.len() },
             Ok(VcpuExit::IoOut(port, data)) => Access::Out { port, data: data.as_ptr(), bytes: data.len() },
             Ok(VcpuExit::MmioRead(gpa, data)) => {
                 count(&exits.mmio_read);
@@ -102,7 +100,7 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
                 // nothing else refers to it before the next `run`.
                 #[allow(unsafe_code)]
                 let data = unsafe { std::slice::from_raw_parts_mut(data, bytes) };
-                bus.io_read(port, width, data);
+                bus.io_read(id, port, width, data);
             }
             Access::Out { port, data, bytes } => {
                 count(&exits.io_out);
@@ -110,7 +108,7 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
                 // SAFETY: as above; the data is only read.
                 #[allow(unsafe_code)]
                 let data = unsafe { std::slice::from_raw_parts(data, bytes) };
-                bus.io_write(port, width, data);
+                bus.io_write(id, port, width, data);
             }
             Access::Done => {}
         }

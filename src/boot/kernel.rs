@@ -3,8 +3,9 @@
 //! A bzImage starts by the 32-bit Linux boot protocol, an ELF kernel by PVH. Both begin in flat 32-bit protected mode and differ in
 //! the register that points to what the kernel is told.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;
@@ -17,6 +18,7 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::error::UserError;
 use crate::memory::{GuestRam, PCI_HOLE};
 
 /// What a developer gave.
@@ -62,58 +64,70 @@ impl Kernel {
     /// Loads everything into `ram` and says where CPU 0 starts. `rsdp` is where the ACPI tables begin.
     ///
     /// # Errors
-    /// One line for people.
-    pub fn load(&self, ram: &GuestRam, rsdp: u64) -> Result<Entry, String> {
+    /// What is wrong with the kernel, its initrd or its command line.
+    pub fn load(&self, ram: &GuestRam, rsdp: u64) -> Result<Entry, UserError> {
         if self.append.len() >= COMMAND_LINE_MAX {
-            return Err(format!(
-                "--append: {} bytes; shorten it to {}",
-                self.append.len(),
-                COMMAND_LINE_MAX - 1
+            let problem = format!("{} bytes are too many", self.append.len());
+            return Err(UserError::new(
+                "--append",
+                problem,
+                format!("shorten it to {}", COMMAND_LINE_MAX - 1),
             ));
         }
+        let outside = |_: String| too_small(ram);
         let mut line = self.append.clone().into_bytes();
         line.push(0);
-        ram.mapping().write_slice(&line, GuestAddress(COMMAND_LINE)).map_err(|e| e.to_string())?;
+        ram.mapping().write_slice(&line, GuestAddress(COMMAND_LINE)).map_err(|_| too_small(ram))?;
 
-        let image = &self.image;
-        let mut file = File::open(image).map_err(|e| format!("{}: {e}; name a kernel", image.display()))?;
+        let bad = |problem: &dyn Display, mend: &str| UserError::new(self.image.display(), problem, mend);
+        let mut file = File::open(&self.image).map_err(|e| bad(&e, "name a kernel"))?;
         let high = Some(GuestAddress(HIGH_MEMORY));
         if let Ok(loaded) = BzImage::load(ram.mapping(), None, &mut file, high) {
-            let header = loaded.setup_header.ok_or("the loader returned no setup header")?;
+            let header = loaded.setup_header.unwrap_or_default();
             let limit = u64::from(header.initrd_addr_max);
             let initrd = self.load_initrd(ram, loaded.kernel_end, limit)?;
-            linux_boot(ram, header, initrd, rsdp)?;
+            linux_boot(ram, header, initrd, rsdp).map_err(outside)?;
             return Ok(Entry { rip: loaded.kernel_load.0, rsi: BOOT_PARAMS, rbx: 0 });
         }
         let loaded = Elf::load(ram.mapping(), None, &mut file, high).map_err(|e| {
-            format!("{}: neither a bzImage nor an ELF kernel that fits ({e}); name a kernel", image.display())
+            bad(&format!("neither a bzImage nor an ELF kernel that fits ({e})"), "name a kernel")
         })?;
         let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
-            return Err(format!(
-                "{}: an ELF file without a PVH entry; build with CONFIG_PVH or use the bzImage",
-                image.display()
-            ));
+            return Err(bad(&"an ELF file without a PVH entry", "build with CONFIG_PVH or use the bzImage"));
         };
         let initrd = self.load_initrd(ram, loaded.kernel_end, u64::from(u32::MAX))?;
-        pvh_boot(ram, initrd, rsdp)?;
+        pvh_boot(ram, initrd, rsdp).map_err(outside)?;
         Ok(Entry { rip: entry.0, rsi: 0, rbx: START_INFO })
     }
 
     /// Loads the initial RAM disk as high as it may lie; returns address and size.
-    fn load_initrd(&self, ram: &GuestRam, kernel_end: u64, limit: u64) -> Result<Option<(u64, u64)>, String> {
+    fn load_initrd(
+        &self,
+        ram: &GuestRam,
+        kernel_end: u64,
+        limit: u64,
+    ) -> Result<Option<(u64, u64)>, UserError> {
         let Some(path) = &self.initrd else { return Ok(None) };
-        let data = std::fs::read(path).map_err(|e| format!("{}: {e}; name an initrd", path.display()))?;
+        let data = std::fs::read(path).map_err(|e| UserError::new(path.display(), e, "name an initrd"))?;
         let size = data.len() as u64;
+        let too_large = || {
+            let problem = format!("{size} bytes don't fit beside the kernel");
+            UserError::new(path.display(), problem, "give the guest more --memory")
+        };
         let end = ram.low_end().min(limit.saturating_add(1)) & !0xfff;
         let start = end.checked_sub(size).map(|at| at & !0xfff).filter(|at| *at >= kernel_end);
-        let start = start.ok_or_else(|| too_large(path, size))?;
-        ram.mapping().write_slice(&data, GuestAddress(start)).map_err(|_| too_large(path, size))?;
+        let start = start.ok_or_else(too_large)?;
+        ram.mapping().write_slice(&data, GuestAddress(start)).map_err(|_| too_large())?;
         Ok(Some((start, size)))
     }
 }
 
-fn too_large(path: &Path, size: u64) -> String {
-    format!("{}: {size} bytes don't fit beside the kernel; give the guest more --memory", path.display())
+fn too_small(ram: &GuestRam) -> UserError {
+    UserError::new(
+        "--memory",
+        format!("{} bytes are too few for a kernel", ram.size()),
+        "give the guest more",
+    )
 }
 
 /// (start, size, type) of everything a kernel must know of.
@@ -245,7 +259,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [0u8; 4096]).unwrap();
         let kernel = Kernel { image: file.path().into(), initrd: None, append: String::new() };
-        let line = kernel.load(&ram, 0).unwrap_err();
+        let line = kernel.load(&ram, 0).unwrap_err().to_string();
         assert!(line.contains(&file.path().display().to_string()) && line.contains("bzImage"), "{line}");
     }
 }

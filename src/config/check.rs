@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::units::grouped;
-use super::{Boot, ConsoleSink, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
+use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
 use crate::error::UserError;
 
 const MIN_MEMORY: Size = Size::mib(16);
@@ -188,13 +188,24 @@ impl ServeConfig {
     }
 }
 
-/// Checks a name as the kernel would: what no interface can be called is refused before anyone asks for it.
-pub(crate) fn check_interface(name: &str) -> Result<(), UserError> {
-    let bad = name.is_empty()
-        || name.len() > 15
-        || name == "."
-        || name == ".."
-        || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+impl DiscoverConfig {
+    /// Says what can't be done, before anything is begun.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), UserError> {
+        check_interface(&self.interface)
+    }
+}
+
+/// Checks a name as the kernel would: what no interface can be called is refused before anyone asks for it. `tap:NAME` names a tap.
+fn check_interface(name: &str) -> Result<(), UserError> {
+    let own = name.strip_prefix("tap:").unwrap_or(name);
+    let bad = own.is_empty()
+        || own.len() > 15
+        || own == "."
+        || own == ".."
+        || own.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
     if bad {
         return Err(UserError::new(
             "--interface",

@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Address;
 use super::keyed::{self, Keyed, truth};
-use super::units::Address;
+use super::units;
 use crate::error::BadValue;
 
 /// The most disks a machine has: two on each of the two IDE channels.
@@ -80,7 +81,7 @@ impl FromStr for SourceOption {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text.strip_prefix("aoe:") {
-            Some(address) => Ok(Self::Aoe(address.parse()?)),
+            Some(address) => Ok(Self::Aoe(units::address(address)?)),
             None if text.is_empty() => {
                 Err(BadValue::not(text, "a disk", "give the path of an image, or a target as aoe:7.1"))
             }
@@ -188,14 +189,14 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let error = |text: &str| text.parse::<DiskOption>().unwrap_err().to_string();
-        assert_eq!(error(""), "\"\" is not a disk; give the path of an image, or a target as aoe:7.1");
+        assert_eq!(error(""), "\"\" is not a disk: give the path of an image, or a target as aoe:7.1");
         assert_eq!(
             error("aoe:7"),
-            "\"7\" is not an AoE address; write shelf.slot, as 7.1: the shelf is 0 to 65534, the slot 0 to 254"
+            "\"7\" is not an AoE address: write shelf.slot, as 7.1, with a shelf of 0 to 65534 and a slot of 0 to 254"
         );
         assert_eq!(
             error("a.img,position=4"),
-            "\"4\" is not a disk's position; 0 and 1 are the primary channel's, 2 and 3 the secondary's"
+            "\"4\" is not a disk's position: 0 and 1 are the primary channel's, 2 and 3 the secondary's"
         );
     }
 }

@@ -119,11 +119,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let error = |text: &str| text.parse::<Faults>().unwrap_err().to_string();
-        assert_eq!(error("lost=5%"), "\"lost\" is unknown here; did you mean \"loss\"?");
-        assert_eq!(error("loss=5"), "\"5\" is not a percentage from 0% to 100%; write it as 5% or 0.1%");
+        assert_eq!(error("lost=5%"), "\"lost\" is unknown here: did you mean \"loss\"?");
+        assert_eq!(error("loss=5"), "\"5\" is not a percentage from 0% to 100%: write it as 5% or 0.1%");
         assert_eq!(
             error("loss"),
-            "\"loss\" is not a fault; write name=value, as loss=5%,duplicate=1%,reorder=2%,delay=1ms"
+            "\"loss\" is not a fault: write name=value, as loss=5%,duplicate=1%,reorder=2%,delay=1ms"
         );
     }
 }

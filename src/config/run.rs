@@ -237,7 +237,7 @@ mod tests {
         let error = firmware_among(&["/nowhere/bios-256k.bin"]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "--firmware: there is no SeaBIOS at /nowhere/bios-256k.bin; \
+            "--firmware: there is no SeaBIOS at /nowhere/bios-256k.bin: \
              install the package seabios, or name a BIOS image with --firmware"
         );
     }
@@ -247,10 +247,10 @@ mod tests {
         assert_eq!("hold".parse(), Ok(TargetLoss::Hold));
         assert_eq!("fail-after=30s".parse(), Ok(TargetLoss::FailAfter(Duration::from_secs(30))));
         let error = |text: &str| text.parse::<TargetLoss>().unwrap_err().to_string();
-        assert_eq!(error("fail"), "\"fail\" is not a policy for target loss; write hold, or fail-after=30s");
+        assert_eq!(error("fail"), "\"fail\" is not a policy for target loss: write hold, or fail-after=30s");
         assert_eq!(
             error("fail-after=0s"),
-            "\"fail-after=0s\" is not a policy for target loss; write hold, or fail-after=30s"
+            "\"fail-after=0s\" is not a policy for target loss: write hold, or fail-after=30s"
         );
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Address;
 use super::keyed::{self, Keyed, truth};
+use super::units;
 use crate::error::BadValue;
 
 /// One server: images offered as AoE targets on an interface.
@@ -25,6 +26,7 @@ pub struct ServeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Export {
     /// The target's address.
+    #[serde(serialize_with = "as_text")]
     pub address: Address,
     /// A raw disk image, or a block device.
     pub image: PathBuf,
@@ -45,15 +47,13 @@ pub struct DiscoverConfig {
 
 const PARTS: [&str; 3] = ["address", "image", "read-only"];
 
-/// No export has it: a shelf that no option can name.
-const NO_ADDRESS: Address = Address { shelf: u16::MAX, slot: u8::MAX };
-
 impl Keyed for Export {
     const EXPECTING: &'static str =
         "an export, as \"7.1=debian.img\", or a table with address, image, read-only";
 
+    /// With an address that can't be given.
     fn empty() -> Self {
-        Self { address: NO_ADDRESS, image: PathBuf::new(), read_only: false }
+        Self { address: Address::BROADCAST, image: PathBuf::new(), read_only: false }
     }
 
     fn from_text(text: &str) -> Result<Self, BadValue> {
@@ -64,12 +64,12 @@ impl Keyed for Export {
             Some(image) => (image, true),
             None => (image, false),
         };
-        Self { address: address.parse()?, image: image.into(), read_only }.finish()
+        Self { address: units::address(address)?, image: image.into(), read_only }.finish()
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), BadValue> {
         match key {
-            "address" => self.address = value.parse()?,
+            "address" => self.address = units::address(value)?,
             "image" => self.image = value.into(),
             "read-only" => self.read_only = truth(key, value)?,
             _ => return Err(keyed::unknown_part(key, &PARTS)),
@@ -78,7 +78,7 @@ impl Keyed for Export {
     }
 
     fn finish(self) -> Result<Self, BadValue> {
-        if self.address == NO_ADDRESS || self.image.as_os_str().is_empty() {
+        if self.address == Address::BROADCAST || self.image.as_os_str().is_empty() {
             return Err(BadValue {
                 problem: "an export lacks its address or its image".into(),
                 mend: "write both, as 7.1=debian.img".into(),
@@ -86,6 +86,10 @@ impl Keyed for Export {
         }
         Ok(self)
     }
+}
+
+fn as_text<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
 }
 
 impl FromStr for Export {
@@ -116,8 +120,8 @@ mod tests {
         let error = |text: &str| text.parse::<Export>().unwrap_err().to_string();
         assert_eq!(
             error("debian.img"),
-            "\"debian.img\" is not an export; write address=image, as 7.1=debian.img"
+            "\"debian.img\" is not an export: write address=image, as 7.1=debian.img"
         );
-        assert_eq!(error("7.1="), "an export lacks its address or its image; write both, as 7.1=debian.img");
+        assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }
 }

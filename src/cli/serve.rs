@@ -1,0 +1,98 @@
+//! `kagero serve`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::config::{Export, ServeConfig};
+use crate::error::{Error, UserError};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  kagero serve --interface eth1 7.1=debian.img
+  kagero serve --interface eth1 7.1=debian.img 7.2=rescue.img,read-only
+  kagero serve --config targets.toml
+
+Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
+
+/// What flags and configuration files say of a server.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServeOptions {
+    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes
+    #[arg(value_name = "ADDRESS=IMAGE")]
+    #[serde(rename = "export", deserialize_with = "super::run::one_or_more")]
+    pub exports: Vec<Export>,
+    /// The network interface
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Read options from a TOML file (keys: interface, export, pcap); flags win
+    ///
+    /// Relative paths in the file start at the file's folder.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Write the AoE traffic as a pcap file
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
+    #[arg(skip)]
+    verbose: Option<u8>,
+    #[arg(skip)]
+    quiet: Option<bool>,
+}
+
+impl ServeOptions {
+    /// Does what `kagero serve` does; gives the exit code.
+    pub(super) fn execute(self, verbose: u8, quiet: bool) -> Result<u8, Error> {
+        let options = self.with_file()?;
+        crate::log::start(
+            verbose.max(options.verbose.unwrap_or(0)),
+            quiet || options.quiet.unwrap_or(false),
+        )?;
+        let config = options.into_config()?;
+        config.check()?;
+        Ok(crate::serve::serve(&config)?.code(false))
+    }
+
+    /// Adds what the configuration file says, where flags say nothing.
+    ///
+    /// # Errors
+    /// When the file can't be read or understood.
+    pub fn with_file(self) -> Result<Self, UserError> {
+        let Some(path) = &self.config else { return Ok(self) };
+        let mut file: Self = super::load(path, "serve")?;
+        if let Some(folder) = path.parent() {
+            let images = file.exports.iter_mut().map(|export| &mut export.image);
+            for path in images.chain(&mut file.pcap) {
+                *path = folder.join(&path);
+            }
+        }
+        Ok(Self {
+            exports: if self.exports.is_empty() { file.exports } else { self.exports },
+            interface: self.interface.or(file.interface),
+            config: self.config,
+            pcap: self.pcap.or(file.pcap),
+            verbose: file.verbose,
+            quiet: file.quiet,
+        })
+    }
+
+    /// Fills in what was left open.
+    ///
+    /// # Errors
+    /// When there is no interface.
+    pub fn into_config(self) -> Result<ServeConfig, UserError> {
+        let interface = self.interface.ok_or_else(|| no_interface("serve"))?;
+        Ok(ServeConfig { interface, exports: self.exports, pcap: self.pcap })
+    }
+}
+
+pub(super) fn no_interface(command: &str) -> UserError {
+    UserError::new(
+        "--interface",
+        format!("`kagero {command}` needs to know the network"),
+        "add --interface NAME; `ip -brief link` lists the interfaces",
+    )
+}

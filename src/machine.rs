@@ -1,0 +1,193 @@
+//! One life of the guest's machine: from power-on or reset to the next reset or the end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use kagero_devices::platform::{FwCfg, MemoryKind, MemoryRange};
+use kvm_ioctls::VcpuFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::boot::firmware::Firmware;
+use crate::boot::kernel::Kernel;
+use crate::bus::Bus;
+use crate::chipset::{Chipset, Facts};
+use crate::clock;
+use crate::console::Console;
+use crate::control::{Control, Ending};
+use crate::error::Error;
+use crate::irq::Lines;
+use crate::kvm::{self, Vm};
+use crate::memory::{GuestRam, PCI_HOLE};
+use crate::stop::Stop;
+use crate::storage::Storage;
+use crate::trace::Trace;
+use crate::vcpu::{self, Exits};
+
+/// What the guest's CPU 0 begins with.
+pub(crate) enum Boot {
+    Firmware(Firmware),
+    Kernel(Kernel),
+}
+
+/// What stays over resets.
+pub(crate) struct Plan {
+    pub(crate) ram: GuestRam,
+    pub(crate) cpus: u8,
+    pub(crate) boot: Boot,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) console: Console,
+    pub(crate) trace: Trace,
+    pub(crate) firmware_log: Option<File>,
+}
+
+/// A running machine. Its threads end with [`stop`](Self::stop).
+pub(crate) struct Machine {
+    bus: Arc<Bus>,
+    exits: Arc<Exits>,
+    control: Arc<Control>,
+    cpus: Vec<JoinHandle<()>>,
+    // Last: it owns the mappings that the CPUs' threads run on.
+    _vm: Vm,
+}
+
+impl Machine {
+    /// Makes the machine and lets its CPUs go.
+    pub(crate) fn start(plan: &Plan) -> Result<Self, Error> {
+        let mut vm = Vm::new(&plan.ram).map_err(refused)?;
+        let lines = Arc::new(Lines::new(Arc::clone(vm.fd())));
+        let control = Arc::new(Control::new().context("the machine's event")?);
+        let log =
+            plan.firmware_log.as_ref().map(File::try_clone).transpose().context("the firmware's log")?;
+        let facts = Facts { cpus: plan.cpus, fw_cfg: fw_cfg(plan), log };
+        let chipset = Chipset::new(facts, &plan.ram, &lines, &plan.console, clock::now());
+        let bus = Arc::new(Bus::new(
+            chipset.context("the chipset's timer")?,
+            Arc::clone(&plan.storage),
+            Arc::clone(&control),
+            plan.trace.clone(),
+        ));
+        plan.storage.power_on(lines);
+
+        let cpus: Vec<VcpuFd> = (0..plan.cpus)
+            .map(|id| vm.create_cpu(id, plan.cpus))
+            .collect::<Result<_, _>>()
+            .map_err(refused)?;
+        match &plan.boot {
+            Boot::Firmware(firmware) => {
+                let rom = firmware.rom().map_err(|why| anyhow!("the firmware's memory: {why}"))?;
+                vm.map_rom(rom).map_err(refused)?;
+                firmware.shadow(&plan.ram).map_err(|why| anyhow!("the firmware's shadow: {why}"))?;
+            }
+            Boot::Kernel(kernel) => {
+                let entry = kernel.load(&plan.ram, 0)?;
+                entry.apply(&plan.ram, &cpus[0]).map_err(|why| anyhow!("CPU 0's registers: {why}"))?;
+            }
+        }
+        // Does nothing but end KVM_RUN.
+        extern "C" fn wake(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+        register_signal_handler(SIGRTMIN(), wake).map_err(|e| anyhow!("the signal for CPUs: {e}"))?;
+
+        let exits = Arc::new(Exits::default());
+        let mut machine = Machine { bus, exits, control, cpus: Vec::new(), _vm: vm };
+        for (id, cpu) in (0..).zip(cpus) {
+            let (bus, exits) = (Arc::clone(&machine.bus), Arc::clone(&machine.exits));
+            let control = Arc::clone(&machine.control);
+            let thread = std::thread::Builder::new().name(format!("cpu-{id}")).spawn(move || {
+                let _guard = PanicEndsTheRun(&control);
+                vcpu::run(id, cpu, &bus, &control, &exits);
+            });
+            match thread {
+                Ok(thread) => machine.cpus.push(thread),
+                Err(error) => {
+                    machine.stop();
+                    return Err(anyhow!(error).context("a CPU's thread").into());
+                }
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Looks after clock interrupts and typed keys until the machine ends by itself or the run is to stop.
+    pub(crate) fn wait(&self, console: &Console, stop: &Stop) -> io::Result<Ending> {
+        let timer = self.bus.chipset().timer()?;
+        loop {
+            if let Some(ending) = self.control.ending() {
+                return Ok(ending);
+            }
+            if stop.is_requested() {
+                return Ok(Ending::Asked);
+            }
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(console.input().fd(), PollFlags::IN),
+                PollFd::new(&timer, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => self.bus.chipset().wake(clock::now()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends the CPUs' threads; returns what they counted.
+    pub(crate) fn stop(self) -> (Arc<Bus>, Arc<Exits>) {
+        self.control.end(Ending::Asked);
+        for cpu in self.cpus {
+            // A signal that comes between a CPU's look at `stopping` and KVM_RUN is lost: so it is sent until the thread is gone.
+            while !cpu.is_finished() {
+                // Fails only when the thread is gone.
+                let _ = cpu.kill(SIGRTMIN());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let _ = cpu.join();
+        }
+        (self.bus, self.exits)
+    }
+}
+
+struct PanicEndsTheRun<'a>(&'a Control);
+
+impl Drop for PanicEndsTheRun<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(Ending::Failed("a CPU's thread panicked: this is a bug, please report it".into()));
+        }
+    }
+}
+
+/// What is wrong with the host's KVM is for its user to mend; a failing call is not.
+fn refused(error: kvm::Error) -> Error {
+    match error {
+        kvm::Error::Call(..) => anyhow!(error).into(),
+        other => other.to_user_error().into(),
+    }
+}
+
+fn fw_cfg(plan: &Plan) -> FwCfg {
+    let mut e820 = vec![
+        MemoryRange { base: 0, len: plan.ram.low_end(), kind: MemoryKind::Ram },
+        // KVM's own pages, and the firmware's flash.
+        MemoryRange {
+            base: kvm::RESERVED.start,
+            len: kvm::RESERVED.end - kvm::RESERVED.start,
+            kind: MemoryKind::Reserved,
+        },
+    ];
+    if plan.ram.above_4g() > 0 {
+        e820.push(MemoryRange { base: PCI_HOLE.end, len: plan.ram.above_4g(), kind: MemoryKind::Ram });
+    }
+    FwCfg::builder()
+        .ram_size(plan.ram.size())
+        .cpus(plan.cpus.into())
+        .boot_menu(None)
+        .serial_console(crate::board::COM1)
+        .e820(&e820)
+        .build()
+}
