@@ -6,7 +6,9 @@
 
 extern crate alloc;
 
+pub mod initiator;
 pub mod link;
+mod random;
 pub mod target;
 pub mod wire;
 
