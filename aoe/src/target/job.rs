@@ -101,6 +101,20 @@ impl Job<'_> {
         self.answer.header.address
     }
 
+    /// The same job without its hold on the request's frame, for later or for another thread.
+    ///
+    /// # Errors
+    /// The job itself, when its data lies in that frame.
+    pub fn detach(self) -> Result<Job<'static>, Self> {
+        let operation = match self.operation {
+            Operation::Read { offset, length } => Operation::Read { offset, length },
+            Operation::Verify { offset, length } => Operation::Verify { offset, length },
+            Operation::Flush => Operation::Flush,
+            Operation::Write { .. } | Operation::Trim(_) => return Err(self),
+        };
+        Ok(Job { operation, answer: self.answer })
+    }
+
     /// The part of the answer's frame `out` that the data of a read goes to; `None` when this is no read or `out` is too short.
     #[must_use]
     pub fn data<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
