@@ -53,6 +53,7 @@ pub struct RunOptions {
     pub memory: Option<Size>,
     /// Virtual CPUs, 1 to 16 [default: 1]
     #[arg(long, value_name = "COUNT", value_parser = cpus, help_heading = "Machine")]
+    #[serde(deserialize_with = "cpus_in_file")]
     pub cpus: Option<u8>,
     /// The BIOS image [default: SeaBIOS from the package seabios]
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
@@ -94,7 +95,12 @@ pub struct RunOptions {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", help_heading = "For developers")]
     pub trace: Option<TraceSink>,
     /// Write down only this device's accesses; may be given more than once
-    #[arg(long = "trace-device", value_name = "DEVICE", value_delimiter = ',', help_heading = "For developers")]
+    #[arg(
+        long = "trace-device",
+        value_name = "DEVICE",
+        value_delimiter = ',',
+        help_heading = "For developers"
+    )]
     #[serde(deserialize_with = "one_or_more")]
     pub trace_device: Vec<String>,
     /// Write the AoE traffic as a pcap file
@@ -117,7 +123,10 @@ impl RunOptions {
     /// Does what `kagero run` does; gives the exit code.
     pub(super) fn execute(self, verbose: u8, quiet: bool) -> Result<u8, Error> {
         let options = self.with_file()?;
-        crate::log::start(verbose.max(options.verbose.unwrap_or(0)), quiet || options.quiet.unwrap_or(false))?;
+        crate::log::start(
+            verbose.max(options.verbose.unwrap_or(0)),
+            quiet || options.quiet.unwrap_or(false),
+        )?;
         let config = options.into_config()?;
         config.check()?;
         let session = Session::open(&config)?;
@@ -242,7 +251,11 @@ fn boot(
         for (option, given) in [("--initrd", initrd.is_some()), ("--append", append.is_some())] {
             if given {
                 let problem = "there is no kernel that it is for";
-                return Err(UserError::new(option, problem, "add --kernel, or leave it out to boot from the disk"));
+                return Err(UserError::new(
+                    option,
+                    problem,
+                    "add --kernel, or leave it out to boot from the disk",
+                ));
             }
         }
         return firmware.map_or_else(default_firmware, Ok).map(Boot::Firmware);
@@ -306,6 +319,10 @@ fn disks(options: Vec<DiskOption>, interface: Option<&str>) -> Result<Vec<Disk>,
 
 fn cpus(text: &str) -> Result<u8, crate::error::BadValue> {
     text.parse().map_err(|_| crate::error::BadValue::not(text, "a number of CPUs", "give 1 to 16"))
+}
+
+fn cpus_in_file<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    crate::config::keyed::scalar(deserializer, cpus).map(Some)
 }
 
 /// `key = "one"` as well as `key = ["one", "two"]`.

@@ -47,7 +47,10 @@ impl ServeOptions {
     /// Does what `kagero serve` does; gives the exit code.
     pub(super) fn execute(self, verbose: u8, quiet: bool) -> Result<u8, Error> {
         let options = self.with_file()?;
-        crate::log::start(verbose.max(options.verbose.unwrap_or(0)), quiet || options.quiet.unwrap_or(false))?;
+        crate::log::start(
+            verbose.max(options.verbose.unwrap_or(0)),
+            quiet || options.quiet.unwrap_or(false),
+        )?;
         let config = options.into_config()?;
         config.check()?;
         Ok(crate::serve::serve(&config)?.code(false))

@@ -29,7 +29,8 @@ fn one_line(error: &Error) -> UserError {
     let said = |kind| error.get(kind).map(plain);
     let argument = said(ContextKind::InvalidArg).unwrap_or_default();
     // `--memory <SIZE>` is `--memory` to its user.
-    let name = argument.split([' ', '[', '<', '=']).next().filter(|name| !name.is_empty()).unwrap_or(&argument);
+    let name =
+        argument.split([' ', '[', '<', '=']).next().filter(|name| !name.is_empty()).unwrap_or(&argument);
     let suggestion = |kind| {
         said(kind).filter(|near| !near.is_empty()).map_or_else(
             || "see `kagero --help` for what there is".to_owned(),
@@ -58,6 +59,11 @@ fn one_line(error: &Error) -> UserError {
                 UserError::new(name, format!("\"{given}\" is unknown here"), format!("known are {valid}"))
             }
         }
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => UserError::new(
+            argument,
+            "nothing is expected here",
+            "disks are given with --disk; see `kagero --help`",
+        ),
         ErrorKind::UnknownArgument => {
             UserError::new(name, "unknown option", suggestion(ContextKind::SuggestedArg))
         }
@@ -80,7 +86,11 @@ fn one_line(error: &Error) -> UserError {
         _ => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
-            UserError::new("command line", first.strip_prefix("error: ").unwrap_or(first), "see `kagero --help`")
+            UserError::new(
+                "command line",
+                first.strip_prefix("error: ").unwrap_or(first),
+                "see `kagero --help`",
+            )
         }
     }
 }
@@ -90,7 +100,9 @@ fn plain(value: &ContextValue) -> String {
         ContextValue::String(text) => text.clone(),
         ContextValue::Strings(texts) => texts.join(", "),
         ContextValue::StyledStr(text) => text.to_string(),
-        ContextValue::StyledStrs(texts) => texts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        ContextValue::StyledStrs(texts) => {
+            texts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }
         ContextValue::Number(number) => number.to_string(),
         ContextValue::Bool(truth) => truth.to_string(),
         _ => String::new(),

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::keyed::{self, Keyed, truth};
 use super::Address;
+use super::keyed::{self, Keyed, truth};
 use super::units;
 use crate::error::BadValue;
 

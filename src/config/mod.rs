@@ -7,14 +7,14 @@ mod check;
 mod disk;
 mod fault;
 pub mod file;
-mod keyed;
+pub(crate) mod keyed;
 mod run;
 mod serve;
 mod units;
 
 pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
+pub use kagero_aoe::wire::Address;
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};
-pub use kagero_aoe::wire::Address;
 pub use units::{Chance, Period, Size, grouped};
