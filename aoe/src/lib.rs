@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod link;
+pub mod target;
 pub mod wire;
 
 pub use kagero_devices::time::Instant;

@@ -9,7 +9,10 @@
 
 extern crate alloc;
 
+pub mod ata;
 pub mod memory;
+pub mod pci;
+pub mod platform;
 pub mod register;
 pub mod storage;
 pub mod time;

@@ -1,0 +1,1 @@
+//! The chipset and the small devices of a PC.
