@@ -84,6 +84,11 @@ pub const IDE_IRQS: [u8; 2] = [14, 15];
 /// COM1's first port.
 pub const COM1: u16 = 0x3f8;
 
+/// Where firmware puts the power management ports: SeaBIOS here, and we in its place.
+pub const PM_BASE: u16 = 0x600;
+/// The interrupts to which firmware routes PCI's PIRQA to PIRQD.
+pub const PIRQS: [u8; 4] = [10, 10, 11, 11];
+
 /// All of it.
 pub const BOARD: [Part; 19] = [
     fixed(Device::IsaDma, 0x00, 0x0f, None),

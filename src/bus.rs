@@ -8,7 +8,7 @@ use kagero_devices::pci::{ConfigAddress, Selected};
 use kagero_devices::platform::Effect;
 use kagero_devices::register::Fault;
 
-use crate::board::{BOARD, Device, Ports};
+use crate::board::{BOARD, Device, PIRQS, PM_BASE, Ports};
 use crate::chipset::Chipset;
 use crate::clock;
 use crate::control::{Control, Ending};
@@ -160,6 +160,22 @@ impl Bus {
     /// Accesses that no device answered.
     pub fn bad_accesses(&self) -> &BadAccesses {
         &self.bad
+    }
+
+    /// What firmware does to the chipset before a kernel starts, where there is no firmware: places the power management ports and
+    /// routes PCI's interrupts.
+    pub(crate) fn initialize_chipset(&self) {
+        let write = |device: u32, function: u32, register: u32, data: &[u8]| {
+            let address = 1 << 31 | device << 11 | function << 8 | register & !3;
+            self.io_write(0, 0xcf8, 4, &address.to_le_bytes());
+            self.io_write(0, 0xcfc + (register & 3) as u16, data.len(), data);
+        };
+        // The base, with the bit that says "I/O ports", and then its enable bit (PIIX4 data sheet, 7.2.2).
+        write(1, 3, 0x40, &(u32::from(PM_BASE) | 1).to_le_bytes());
+        write(1, 3, 0x80, &[1]);
+        for (register, irq) in (0x60..).zip(PIRQS) {
+            write(1, 0, register, &[irq]);
+        }
     }
 
     /// The chipset's devices.

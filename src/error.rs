@@ -49,6 +49,16 @@ impl From<kagero_link::Error> for Error {
     }
 }
 
+impl From<kagero_target::Error> for Error {
+    /// As with links.
+    fn from(error: kagero_target::Error) -> Self {
+        match error {
+            kagero_target::Error::Kernel { .. } => Error::Failure(error.into()),
+            _ => Error::User(UserError::new("", error, "")),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<UserError>() {

@@ -3,6 +3,7 @@
 //! This crate is the KVM-hosted virtual machine monitor and its command line. What the guest sees is in `kagero_devices`, how a disk's
 //! commands reach its target in `kagero_aoe`: both know nothing of KVM, threads or files.
 
+mod attach;
 pub mod board;
 pub mod boot;
 pub mod bus;

@@ -13,8 +13,11 @@ use kvm_ioctls::VcpuFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use crate::board;
+use crate::boot::acpi::Tables;
 use crate::boot::firmware::Firmware;
 use crate::boot::kernel::Kernel;
+use crate::boot;
 use crate::bus::Bus;
 use crate::chipset::{Chipset, Facts};
 use crate::clock;
@@ -85,7 +88,8 @@ impl Machine {
                 firmware.shadow(&plan.ram).map_err(|why| anyhow!("the firmware's shadow: {why}"))?;
             }
             Boot::Kernel(kernel) => {
-                let entry = kernel.load(&plan.ram, 0)?;
+                let entry = kernel.load(&plan.ram, &tables(plan.cpus, &plan.ram))?;
+                bus.initialize_chipset();
                 entry.apply(&plan.ram, &cpus[0]).map_err(|why| anyhow!("CPU 0's registers: {why}"))?;
             }
         }
@@ -170,6 +174,19 @@ fn refused(error: kvm::Error) -> Error {
     }
 }
 
+/// What the ACPI and MP tables say of this machine.
+fn tables(cpus: u8, ram: &GuestRam) -> boot::Machine {
+    boot::Machine {
+        cpus,
+        pm_base: board::PM_BASE,
+        pirqs: board::PIRQS,
+        memory32: ram.low_end().max(0x8000_0000) as u32..=0xfebf_ffff,
+        memory64: None,
+        uarts: vec![boot::Uart { port: board::COM1, irq: board::UART_IRQ }],
+        vga: false,
+    }
+}
+
 fn fw_cfg(plan: &Plan) -> FwCfg {
     let mut e820 = vec![
         MemoryRange { base: 0, len: plan.ram.low_end(), kind: MemoryKind::Ram },
@@ -183,11 +200,12 @@ fn fw_cfg(plan: &Plan) -> FwCfg {
     if plan.ram.above_4g() > 0 {
         e820.push(MemoryRange { base: PCI_HOLE.end, len: plan.ram.above_4g(), kind: MemoryKind::Ram });
     }
-    FwCfg::builder()
+    let builder = FwCfg::builder()
         .ram_size(plan.ram.size())
         .cpus(plan.cpus.into())
         .boot_menu(None)
-        .serial_console(crate::board::COM1)
-        .e820(&e820)
-        .build()
+        .serial_console(board::COM1)
+        .e820(&e820);
+    let files = Tables::new(&tables(plan.cpus, &plan.ram)).files();
+    files.into_iter().fold(builder, |builder, (name, bytes)| builder.file(name, bytes)).build()
 }

@@ -37,6 +37,8 @@ pub struct Report {
     pub boots: u32,
     /// VM exits to user space, by kind.
     pub exits: BTreeMap<String, u64>,
+    /// VM exits to user space for register accesses, by device.
+    pub accesses: BTreeMap<String, u64>,
     /// The guest's accesses that no device answered.
     pub bus: Bus,
     /// One for each disk, by position.

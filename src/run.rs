@@ -1,9 +1,12 @@
 //! A run of one guest, from the target's discovery to the end.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow};
 
+use crate::attach::{Attached, attach};
 use crate::boot::firmware::Firmware;
 use crate::boot::kernel::Kernel;
 use crate::config::{Boot, RunConfig};
@@ -11,9 +14,10 @@ use crate::control::Ending;
 use crate::error::{Error, UserError};
 use crate::machine::{self, Machine, Plan};
 use crate::memory::GuestRam;
+use crate::report::{DiskReport, RoundTrips};
 use crate::session::Session;
 use crate::stop::Exit;
-use crate::storage::Storage;
+use crate::storage::{Attachment, Storage};
 
 /// Runs the guest until somebody ends the run through `session.stop`.
 ///
@@ -22,15 +26,22 @@ use crate::storage::Storage;
 pub fn run(config: &RunConfig, session: &Session) -> Result<Exit, Error> {
     session.trace.check_devices(&crate::board::names())?;
     let ram = GuestRam::new(config.memory.bytes()).context("the guest's memory")?;
-    let storage = Arc::new(Storage::new(Vec::new(), Vec::new(), ram.clone()).context("the storage path")?);
+    let boot = boot(&config.boot)?;
+    let firmware_log = firmware_log(config)?;
+    let Some(attached) = attach(config, &ram, &session.stop)? else {
+        return session.stop.take().unwrap_or(Ok(Exit::Quit));
+    };
+    session.recorder.phase("target found");
+    let Attached { disks, links, target } = attached;
+    let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
     let plan = Plan {
         ram,
         cpus: config.cpus,
-        boot: boot(&config.boot)?,
+        boot,
         storage: Arc::clone(&storage),
         console: session.console.clone(),
         trace: session.trace.clone(),
-        firmware_log: None,
+        firmware_log,
     };
     std::thread::scope(|threads| {
         let path = threads.spawn(|| storage.run(&session.stop));
@@ -46,6 +57,9 @@ pub fn run(config: &RunConfig, session: &Session) -> Result<Exit, Error> {
             Err(_) => tracing::error!("the storage thread panicked"),
         }
     });
+    storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
+    // Everything the guest wrote has been answered by now; the target lets its images go.
+    drop(target);
     session.stop.take().unwrap_or_else(|| Err(anyhow!("the run ended without a reason").into()))
 }
 
@@ -61,7 +75,15 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
             for (kind, count) in exits.counts() {
                 *report.exits.entry(kind.to_owned()).or_default() += count;
             }
-            let _ = &bus;
+            for (device, reads, writes) in bus.accesses() {
+                *report.accesses.entry(device.to_owned()).or_default() += reads + writes;
+            }
+            let bad = bus.bad_accesses();
+            report.bus.bad_pio += bad.pio.load(Ordering::Relaxed);
+            report.bus.bad_mmio += bad.mmio.load(Ordering::Relaxed);
+            for (fault, count) in bad.by_fault() {
+                *report.bus.by_fault.entry(fault.to_owned()).or_default() += count;
+            }
         });
         match ending? {
             Ending::Reset if config.reboot => {
@@ -93,4 +115,41 @@ fn boot(boot: &Boot) -> Result<machine::Boot, Error> {
             append: command_line.clone(),
         }),
     })
+}
+
+fn firmware_log(config: &RunConfig) -> Result<Option<File>, UserError> {
+    let create = |path: &std::path::PathBuf| {
+        File::create(path).map_err(|why| UserError::new(path.display(), why, "check the folder's mode"))
+    };
+    config.firmware_log.as_ref().map(create).transpose()
+}
+
+fn reports(disks: &[Attachment]) -> Vec<DiskReport> {
+    let report = |disk: &Attachment| {
+        let statistics = disk.initiator.statistics();
+        let trip = &statistics.round_trip;
+        let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        DiskReport {
+            position: disk.initiator.config().disk,
+            source: disk.source.clone(),
+            sectors: disk.initiator.disk().map_or(0, |disk| disk.sectors),
+            commands: disk.commands,
+            frames_sent: statistics.frames_sent,
+            frames_received: statistics.frames_received,
+            bytes_read: disk.bytes.0,
+            bytes_written: disk.bytes.1,
+            resends: statistics.resends,
+            duplicates: statistics.stale,
+            errors: disk.errors,
+            losses: statistics.losses,
+            round_trip: RoundTrips {
+                count: trip.samples(),
+                min_us: micros(trip.min()),
+                mean_us: micros(trip.mean()),
+                max_us: micros(trip.max()),
+                smoothed_us: micros(trip.smoothed()),
+            },
+        }
+    };
+    disks.iter().map(report).collect()
 }

@@ -1,13 +1,50 @@
 //! Serving disk images as AoE targets.
 
-use crate::config::ServeConfig;
-use crate::error::Error;
-use crate::stop::Exit;
+use anyhow::Context;
+use kagero_aoe::link::Link;
+use kagero_target::{Access, Server};
 
-/// Serves until a signal ends it.
+use crate::config::{ServeConfig, grouped};
+use crate::error::Error;
+use crate::signals;
+use crate::stop::{Exit, Stop};
+
+/// Serves until a signal ends it. Says on standard output what it serves, once it does.
 ///
 /// # Errors
 /// When an image or the interface can't be used.
-pub fn serve(_config: &ServeConfig) -> Result<Exit, Error> {
-    Err(anyhow::anyhow!("this build has no target yet").into())
+pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
+    // The interface first: nothing is locked or made for one that is not there.
+    let mut link = kagero_link::open(&config.interface)?;
+    let mut server = Server::new();
+    for export in &config.exports {
+        let access = if export.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        server.export(export.address, &export.image, access)?;
+    }
+    if let Some(path) = &config.pcap {
+        link = link.captured(path)?;
+    }
+    let stop = Stop::new().context("the event for the end")?;
+    signals::end_on_signals(&stop).context("signal handlers")?;
+
+    for (export, disk) in config.exports.iter().zip(server.exports()) {
+        let access = if export.read_only { ", read-only" } else { "" };
+        let bytes = grouped(disk.disk().sectors.saturating_mul(512));
+        println!("{} is {}, {bytes} bytes{access}", export.address, export.image.display());
+    }
+    println!("serving on {}, MTU {}", config.interface, link.mtu());
+
+    server.serve(std::slice::from_mut(&mut link), &stop.fd()).context("waiting for frames")?;
+    let done = server.stats().counters();
+    tracing::info!(
+        frames = done.frames,
+        bytes_read = done.bytes_read,
+        bytes_written = done.bytes_written,
+        errors = done.errors,
+        "ended"
+    );
+    match stop.take() {
+        Some(outcome) => outcome,
+        None => Err(anyhow::anyhow!("the target stopped serving without being asked to").into()),
+    }
 }

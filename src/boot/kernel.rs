@@ -18,6 +18,9 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::Machine;
+use super::acpi::Tables;
+use super::mptable::mp_table;
 use crate::error::UserError;
 use crate::memory::{GuestRam, PCI_HOLE};
 
@@ -61,11 +64,11 @@ const E820_RESERVED: u32 = 2;
 const PVH_MAGIC: u32 = 0x336e_c578;
 
 impl Kernel {
-    /// Loads everything into `ram` and says where CPU 0 starts. `rsdp` is where the ACPI tables begin.
+    /// Loads everything into `ram`, with tables that tell of `machine`, and says where CPU 0 starts.
     ///
     /// # Errors
     /// What is wrong with the kernel, its initrd or its command line.
-    pub fn load(&self, ram: &GuestRam, rsdp: u64) -> Result<Entry, UserError> {
+    pub fn load(&self, ram: &GuestRam, machine: &Machine) -> Result<Entry, UserError> {
         if self.append.len() >= COMMAND_LINE_MAX {
             let problem = format!("{} bytes are too many", self.append.len());
             return Err(UserError::new(
@@ -75,6 +78,14 @@ impl Kernel {
             ));
         }
         let outside = |_: String| too_small(ram);
+        let rsdp = BIOS_AREA;
+        let tables = [
+            (BIOS_AREA, Tables::new(machine).at(BIOS_AREA as u32)),
+            (EBDA, mp_table(machine, EBDA as u32)),
+        ];
+        for (gpa, table) in tables {
+            ram.mapping().write_slice(&table, GuestAddress(gpa)).map_err(|_| too_small(ram))?;
+        }
         let mut line = self.append.clone().into_bytes();
         line.push(0);
         ram.mapping().write_slice(&line, GuestAddress(COMMAND_LINE)).map_err(|_| too_small(ram))?;
@@ -258,8 +269,17 @@ mod tests {
         let ram = GuestRam::new(64 << 20).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [0u8; 4096]).unwrap();
+        let machine = Machine {
+            cpus: 1,
+            pm_base: 0x600,
+            pirqs: [10, 10, 11, 11],
+            memory32: 0xc000_0000..=0xfebf_ffff,
+            memory64: None,
+            uarts: Vec::new(),
+            vga: false,
+        };
         let kernel = Kernel { image: file.path().into(), initrd: None, append: String::new() };
-        let line = kernel.load(&ram, 0).unwrap_err().to_string();
+        let line = kernel.load(&ram, &machine).unwrap_err().to_string();
         assert!(line.contains(&file.path().display().to_string()) && line.contains("bzImage"), "{line}");
     }
 }

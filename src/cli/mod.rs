@@ -95,3 +95,6 @@ fn known_keys(command: &str) -> Vec<String> {
     });
     flags.filter(|flag| *flag != "config").chain(["verbose", "quiet"]).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests;

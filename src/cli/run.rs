@@ -53,6 +53,7 @@ pub struct RunOptions {
     pub memory: Option<Size>,
     /// Virtual CPUs, 1 to 16 [default: 1]
     #[arg(long, value_name = "COUNT", value_parser = cpus, help_heading = "Machine")]
+    #[serde(deserialize_with = "cpus_in_file")]
     pub cpus: Option<u8>,
     /// The BIOS image [default: SeaBIOS from the package seabios]
     #[arg(long, value_name = "FILE", help_heading = "Machine")]
@@ -318,6 +319,10 @@ fn disks(options: Vec<DiskOption>, interface: Option<&str>) -> Result<Vec<Disk>,
 
 fn cpus(text: &str) -> Result<u8, crate::error::BadValue> {
     text.parse().map_err(|_| crate::error::BadValue::not(text, "a number of CPUs", "give 1 to 16"))
+}
+
+fn cpus_in_file<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    crate::config::keyed::scalar(deserializer, cpus).map(Some)
 }
 
 /// `key = "one"` as well as `key = ["one", "two"]`.

@@ -29,8 +29,10 @@ fn one_line(error: &Error) -> UserError {
     let said = |kind| error.get(kind).map(plain);
     let argument = said(ContextKind::InvalidArg).unwrap_or_default();
     // `--memory <SIZE>` is `--memory` to its user.
-    let name =
-        argument.split([' ', '[', '<', '=']).next().filter(|name| !name.is_empty()).unwrap_or(&argument);
+    let name = match argument.strip_prefix('-') {
+        Some(_) => argument.split([' ', '[', '=']).next().unwrap_or(&argument),
+        None => argument.trim_matches(['[', ']', '<', '>', '.']),
+    };
     let suggestion = |kind| {
         said(kind).filter(|near| !near.is_empty()).map_or_else(
             || "see `kagero --help` for what there is".to_owned(),
@@ -59,6 +61,11 @@ fn one_line(error: &Error) -> UserError {
                 UserError::new(name, format!("\"{given}\" is unknown here"), format!("known are {valid}"))
             }
         }
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => UserError::new(
+            argument,
+            "nothing is expected here",
+            "disks are given with --disk; see `kagero --help`",
+        ),
         ErrorKind::UnknownArgument => {
             UserError::new(name, "unknown option", suggestion(ContextKind::SuggestedArg))
         }

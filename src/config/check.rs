@@ -98,7 +98,7 @@ impl RunConfig {
                 format!("give {MIN_MEMORY} to {MAX_MEMORY}"),
             ));
         }
-        if self.memory.bytes() % Size::mib(1).bytes() != 0 {
+        if !self.memory.bytes().is_multiple_of(Size::mib(1).bytes()) {
             return Err(UserError::new(
                 "--memory",
                 format!("{} is not a whole number of MiB", self.memory),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
 use crate::error::{BadValue, nearest};
 
@@ -58,8 +58,9 @@ pub(super) fn deserialize<'de, T: Keyed, D: Deserializer<'de>>(deserializer: D) 
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
             let mut value = T::empty();
-            while let Some((key, Scalar(part))) = map.next_entry::<String, Scalar>()? {
-                value.set(&key, &part).map_err(A::Error::custom)?;
+            while let Some(key) = map.next_key::<String>()? {
+                // Through a seed, so that the error gets the place of this part and not of the whole.
+                map.next_value_seed(Part { value: &mut value, key: &key })?;
             }
             value.finish().map_err(A::Error::custom)
         }
@@ -68,37 +69,50 @@ pub(super) fn deserialize<'de, T: Keyed, D: Deserializer<'de>>(deserializer: D) 
     deserializer.deserialize_any(Either(PhantomData))
 }
 
-/// A string, an integer or a truth value, as text.
-struct Scalar(String);
+/// Sets one part of a value from what a file says of it.
+struct Part<'a, T> {
+    value: &'a mut T,
+    key: &'a str,
+}
 
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
+impl<'de, T: Keyed> DeserializeSeed<'de> for Part<'_, T> {
+    type Value = ();
 
-        impl Visitor<'_> for Text {
-            type Value = Scalar;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(Scalar(|text: &str| self.value.set(self.key, text)))
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a whole number, true or false")
-            }
+/// Deserializes a string, an integer or a truth value with the parser for its text.
+pub(crate) fn scalar<'de, T, D: Deserializer<'de>>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Result<T, BadValue>,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_any(Scalar(parse))
+}
 
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.to_owned()))
-            }
+struct Scalar<F>(F);
 
-            fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
-                Ok(Scalar(truth.to_string()))
-            }
+impl<T, F: FnOnce(&str) -> Result<T, BadValue>> Visitor<'_> for Scalar<F> {
+    type Value = T;
 
-            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a whole number, true or false")
+    }
 
-            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-        }
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
 
-        deserializer.deserialize_any(Text)
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<T, E> {
+        self.visit_str(&truth.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
     }
 }

@@ -7,7 +7,7 @@ mod check;
 mod disk;
 mod fault;
 pub mod file;
-mod keyed;
+pub(crate) mod keyed;
 mod run;
 mod serve;
 mod units;

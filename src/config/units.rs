@@ -47,7 +47,7 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (shift, unit) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")] {
-            if self.0 != 0 && self.0 % (1 << shift) == 0 {
+            if self.0 != 0 && self.0.is_multiple_of(1 << shift) {
                 return write!(f, "{}{unit}", self.0 >> shift);
             }
         }
@@ -97,8 +97,8 @@ impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();
         match () {
-            () if micros % 1_000_000 == 0 => write!(f, "{}s", micros / 1_000_000),
-            () if micros % 1_000 == 0 => write!(f, "{}ms", micros / 1_000),
+            () if micros.is_multiple_of(1_000_000) => write!(f, "{}s", micros / 1_000_000),
+            () if micros.is_multiple_of(1_000) => write!(f, "{}ms", micros / 1_000),
             () => write!(f, "{micros}us"),
         }
     }
@@ -152,7 +152,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

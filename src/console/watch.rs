@@ -69,8 +69,8 @@ impl Milestones {
         let mut reached = None;
         for (at, (name, matchers)) in self.ahead.iter_mut().enumerate() {
             // All of them see every byte, also those after a match.
-            let found = matchers.iter_mut().fold(false, |found, matcher| matcher.push(byte) || found);
-            if found {
+            let found = matchers.iter_mut().filter_map(|matcher| matcher.push(byte).then_some(())).count();
+            if found > 0 {
                 reached = Some((at, *name));
             }
         }
