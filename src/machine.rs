@@ -14,10 +14,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board;
+use crate::boot;
 use crate::boot::acpi::Tables;
 use crate::boot::firmware::Firmware;
 use crate::boot::kernel::Kernel;
-use crate::boot;
 use crate::bus::Bus;
 use crate::chipset::{Chipset, Facts};
 use crate::clock;

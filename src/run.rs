@@ -136,6 +136,8 @@ fn reports(disks: &[Attachment]) -> Vec<DiskReport> {
             commands: disk.commands,
             frames_sent: statistics.frames_sent,
             frames_received: statistics.frames_received,
+            bytes_sent: statistics.bytes_sent,
+            bytes_received: statistics.bytes_received,
             bytes_read: disk.bytes.0,
             bytes_written: disk.bytes.1,
             resends: statistics.resends,

@@ -10,7 +10,7 @@ use crate::control::{Control, Ending};
 
 /// Why CPUs came back to user space, counted.
 #[derive(Debug, Default)]
-pub struct Exits {
+pub(crate) struct Exits {
     /// `in` and `rep ins`, one a KVM exit.
     pub io_in: AtomicU64,
     /// `out` and `rep outs`.
@@ -27,7 +27,7 @@ pub struct Exits {
 
 impl Exits {
     /// Name and count of each kind.
-    pub fn counts(&self) -> [(&'static str, u64); 6] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 6] {
         let Exits { io_in, io_out, mmio_read, mmio_write, interrupted, other } = self;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [

@@ -79,10 +79,8 @@ impl Kernel {
         }
         let outside = |_: String| too_small(ram);
         let rsdp = BIOS_AREA;
-        let tables = [
-            (BIOS_AREA, Tables::new(machine).at(BIOS_AREA as u32)),
-            (EBDA, mp_table(machine, EBDA as u32)),
-        ];
+        let tables =
+            [(BIOS_AREA, Tables::new(machine).at(BIOS_AREA as u32)), (EBDA, mp_table(machine, EBDA as u32))];
         for (gpa, table) in tables {
             ram.mapping().write_slice(&table, GuestAddress(gpa)).map_err(|_| too_small(ram))?;
         }
