@@ -17,3 +17,5 @@ pub mod platform;
 pub mod register;
 pub mod storage;
 pub mod time;
+#[cfg(feature = "toy")]
+pub mod toy;
