@@ -155,8 +155,8 @@ mod tests {
             components: vec!["main".into(), "contrib".into()],
             signed_by: Some("/k.gpg".into()),
         };
-        assert_eq!(parse_list(list), [want.clone()]);
-        assert_eq!(parse_deb822(stanza), [want.clone()]);
+        assert_eq!(parse_list(list), std::slice::from_ref(&want));
+        assert_eq!(parse_deb822(stanza), std::slice::from_ref(&want));
         assert_eq!(parse_list(&want.line()), [want]);
     }
 

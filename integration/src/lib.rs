@@ -21,6 +21,7 @@
 //! - [`process`]: processes on L0, such as the target; they end when the test ends, however it ends.
 //! - [`transcript`]: a growing log and waiting for what it will say.
 //! - [`exits`]: counting a guest's exits, exactly.
+//! - [`qemu`]: guests in plain QEMU, to compare.
 //! - [`retry`]: retries that are counted and reported.
 //! - [`boot_sector`]: a guest of 512 bytes.
 
@@ -30,5 +31,6 @@ pub mod exits;
 pub mod l1;
 pub mod network;
 pub mod process;
+pub mod qemu;
 pub mod retry;
 pub mod transcript;
