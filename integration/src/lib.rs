@@ -1,1 +1,36 @@
 //! The lab: an emulated machine with virtualization, and everything that boots a guest.
+//!
+//! L0 is this machine. L1 is a machine that QEMU emulates in software, with an AMD processor that lends its
+//! virtualization, an IOMMU and PCI devices. L2 is the guest that Kagero runs in L1.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use kagero_integration::l1::L1;
+//! use std::time::Duration;
+//!
+//! let l1 = L1::builder().program("target/release/kagero").start()?;
+//! let said = l1.run("kagero --version", Duration::from_secs(10))?;
+//! assert_eq!(said.code, 0);
+//! println!("{}", said.stdout);
+//! l1.power_off()
+//! # }
+//! ```
+//!
+//! - [`l1`]: an L1, its jobs and their consoles.
+//! - [`network`]: network namespaces and taps on L0, for the two-machine form.
+//! - [`process`]: processes on L0, such as the target; they end when the test ends, however it ends.
+//! - [`transcript`]: a growing log and waiting for what it will say.
+//! - [`exits`]: counting a guest's exits, exactly.
+//! - [`qemu`]: guests in plain QEMU, to compare.
+//! - [`retry`]: retries that are counted and reported.
+//! - [`boot_sector`]: a guest of 512 bytes.
+
+pub mod boot_sector;
+mod child;
+pub mod exits;
+pub mod l1;
+pub mod network;
+pub mod process;
+pub mod qemu;
+pub mod retry;
+pub mod transcript;
