@@ -499,6 +499,19 @@ fn config_tells_what_fits() {
 }
 
 #[test]
+fn a_start_is_announced_to_all() {
+    let bench = Bench::new();
+    let mut out = [0xee; 1_514];
+    let answers: Vec<_> = bench.target.announcements(&bench.port).collect();
+    assert_eq!(answers.len(), 1);
+    let length = bench.target.encode(&bench.port, &answers[0], &mut out).unwrap();
+    let Frame { header, argument } = Frame::parse(&out[..length]).unwrap();
+    assert_eq!((header.destination, header.source, header.tag), (MacAddress::BROADCAST, SERVER, 0));
+    assert!(header.response && header.address == DISK && header.command == Command::Config);
+    assert_eq!(Config::parse(argument).unwrap().buffer_count, 16);
+}
+
+#[test]
 fn config_strings() {
     use ConfigCommand::{ForceSet, Read, Set, TestEqual, TestPrefix};
     let mut bench = Bench::new();

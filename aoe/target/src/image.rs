@@ -215,6 +215,12 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        lock::unlock(&self.file);
+    }
+}
+
 fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
     let path = path.to_owned();
     match error.kind() {

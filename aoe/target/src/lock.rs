@@ -15,7 +15,22 @@ use std::os::unix::fs::MetadataExt;
 /// # Errors
 /// When the file system knows no locks.
 pub(crate) fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
-    let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+    match set(file, if exclusive { libc::F_WRLCK } else { libc::F_RDLCK }) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Gives the lock back. Closing the file does so too, but not while a child process has its copy, as between fork and exec.
+pub(crate) fn unlock(file: &File) {
+    // Fails only where there are no locks.
+    let _ = set(file, libc::F_UNLCK);
+}
+
+fn set(file: &File, kind: libc::c_int) -> io::Result<()> {
     // Length 0: to the end of the file, wherever it will be. The process id must be 0.
     let lock = libc::flock {
         l_type: kind as libc::c_short,
@@ -25,14 +40,9 @@ pub(crate) fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
         l_pid: 0,
     };
     // SAFETY: the descriptor is open, and F_OFD_SETLK reads one `flock`.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
-    if result == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        _ => Err(error),
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -89,6 +89,9 @@ impl Server {
         for (token, link) in (0..).zip(links.iter()) {
             epoll::add(&poll, link, EventData::new_u64(token), EventFlags::IN)?;
         }
+        for link in links.iter_mut() {
+            self.announce(link);
+        }
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
@@ -120,9 +123,17 @@ impl Server {
         }
     }
 
+    /// Tells everyone on a link that we are there, so that who waits for us after a restart need not wait longer.
+    fn announce(&self, link: &mut impl Link) {
+        let port = port(link);
+        for answer in self.target.announcements(&port) {
+            link.transmit(|out| self.target.encode(&port, &answer, out));
+        }
+    }
+
     /// Answers what waits on a link, up to a batch. False when answers wait for the network.
     fn serve_batch(&mut self, link: &mut impl Link) -> bool {
-        let port = Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT };
+        let port = port(link);
         if !link.flush() {
             return false;
         }
@@ -212,6 +223,11 @@ impl Engine {
             Operation::Trim(ranges) => ranges.iter().try_for_each(|range| image.trim(range)),
         }
     }
+}
+
+/// What answers on a link have to say of it. Asked each time, since a link's MTU may change.
+fn port(link: &impl Link) -> Port {
+    Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT }
 }
 
 /// Whether a link that has an error still has it after it was told. A tap whose interface was deleted does.

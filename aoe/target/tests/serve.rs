@@ -1,0 +1,266 @@
+//! The serving loop on real links, with our own initiator as the client.
+
+mod client;
+mod namespace;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use client::Client;
+use kagero_aoe::link::Link;
+use kagero_aoe::wire::{self, Address, Command, Frame, Header, MacAddress};
+use kagero_devices::storage::{Operation, Outcome};
+use kagero_link::{AnyLink, MemoryLink, PacketLink, memory, packet};
+use kagero_target::{Access, Running, Server};
+use namespace::{ip, with_cable};
+use tempfile::TempDir;
+
+const DISK: Address = Address { shelf: 7, slot: 1 };
+const SECTORS: u64 = 8_192;
+
+struct Files {
+    dir: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Files { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        File::create(&path).unwrap().set_len(SECTORS * 512).unwrap();
+        path
+    }
+
+    /// A server of one disk.
+    fn server(&self, access: Access) -> Server {
+        let mut server = Server::new();
+        server.export(DISK, &self.image("disk.img"), access).unwrap();
+        server
+    }
+
+    fn contents(&self) -> Vec<u8> {
+        fs::read(self.dir.path().join("disk.img")).unwrap()
+    }
+}
+
+fn pattern(seed: u32, sectors: usize) -> Vec<u8> {
+    let mut state = seed;
+    (0..sectors * 512)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+fn packet(name: &str) -> PacketLink {
+    PacketLink::open(name, packet::Options::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Everything that a client does, over any link.
+fn exercise<L: Link + std::os::fd::AsFd>(link: L, files: &Files) {
+    let (mut client, disk) = Client::attach(link, DISK);
+    assert_eq!((disk.sectors, disk.serial.as_str(), disk.trim), (SECTORS, "KAGERO-00007-001", true));
+
+    let data = pattern(1, 2_048);
+    client.write(100, &data, false).unwrap();
+    assert_eq!(client.read(100, 2_048).unwrap(), data);
+    assert_eq!(files.contents()[100 * 512..][..data.len()], data);
+
+    // Many at once, in all sizes.
+    let writes: Vec<_> = (0..32u32)
+        .map(|i| {
+            let data = pattern(i, 1 + i as usize * 3);
+            let operation =
+                Operation::Write { lba: u64::from(i) * 128, sectors: 1 + i * 3, durable: i % 8 == 0 };
+            client.submit(operation, data)
+        })
+        .collect();
+    for tag in writes {
+        client.finish(tag).unwrap();
+    }
+    client.carry_out(Operation::Flush, vec![]).unwrap();
+    for i in 0..32u32 {
+        let data = pattern(i, 1 + i as usize * 3);
+        assert_eq!(files.contents()[i as usize * 128 * 512..][..data.len()], data);
+        assert_eq!(client.read(u64::from(i) * 128, 1 + i * 3).unwrap(), data);
+    }
+
+    client.carry_out(Operation::Verify { lba: 0, sectors: SECTORS as u32 }, vec![]).unwrap();
+    let mut ranges = (1_000u64 | 64 << 48).to_le_bytes().to_vec();
+    ranges.resize(512, 0);
+    client.carry_out(Operation::Trim { blocks: 1 }, ranges).unwrap();
+    let statistics = client.initiator.statistics();
+    assert_eq!((statistics.refused, statistics.malformed), (0, 0));
+}
+
+#[test]
+fn over_a_cable_in_memory() {
+    let files = Files::new();
+    let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let running = Running::start(files.server(Access::ReadWrite), vec![AnyLink::from(there)]).unwrap();
+    exercise(AnyLink::from(here), &files);
+    let counters = running.counters();
+    assert!(counters.flushes >= 1 && counters.bytes_written >= 2_048 * 512 && counters.errors == 0);
+    assert_eq!(counters.unsent, 0);
+    running.stop().unwrap();
+}
+
+#[test]
+fn over_a_network_with_jumbo_frames() {
+    with_cable(|| {
+        let files = Files::new();
+        let server = files.server(Access::ReadWrite);
+        let _running = Running::start(server, vec![packet("kgv0")]).unwrap();
+        exercise(packet("kgv1"), &files);
+    });
+}
+
+#[test]
+fn over_a_network_with_the_least_mtu() {
+    with_cable(|| {
+        for end in ["kgv0", "kgv1"] {
+            ip(&format!("link set dev {end} mtu 1100"));
+        }
+        let files = Files::new();
+        let server = files.server(Access::ReadWrite);
+        let _running = Running::start(server, vec![packet("kgv0")]).unwrap();
+        exercise(packet("kgv1"), &files);
+    });
+}
+
+#[test]
+fn goes_on_after_the_interface_was_down() {
+    with_cable(|| {
+        let files = Files::new();
+        let running = Running::start(files.server(Access::ReadWrite), vec![packet("kgv0")]).unwrap();
+        let (mut client, _) = Client::attach(packet("kgv1"), DISK);
+        client.write(0, &pattern(1, 64), false).unwrap();
+        for _ in 0..3 {
+            ip("link set dev kgv0 down");
+            let tag = client.submit(Operation::Read { lba: 0, sectors: 64 }, vec![0; 64 * 512]);
+            let sent = client.initiator.statistics().frames_sent;
+            client.run(|client| client.initiator.statistics().frames_sent > sent + 2);
+            ip("link set dev kgv0 up");
+            assert_eq!(client.finish(tag).unwrap(), pattern(1, 64));
+        }
+        running.stop().unwrap();
+    });
+}
+
+#[test]
+fn one_server_on_two_links() {
+    let files = Files::new();
+    let cable = || MemoryLink::pair(memory::Options::default()).unwrap();
+    let ((a, a_end), (b, b_end)) = (cable(), cable());
+    let _running = Running::start(files.server(Access::ReadWrite), vec![a_end, b_end]).unwrap();
+    let ((mut a, _), (mut b, _)) = (Client::attach(a, DISK), Client::attach(b, DISK));
+    a.write(7, &pattern(1, 9), false).unwrap();
+    assert_eq!(b.read(7, 9).unwrap(), pattern(1, 9));
+}
+
+#[test]
+fn a_read_only_disk_is_not_written_to() {
+    let files = Files::new();
+    let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let running = Running::start(files.server(Access::ReadOnly), vec![there]).unwrap();
+    let (mut client, disk) = Client::attach(here, DISK);
+    assert!(!disk.trim);
+    assert!(matches!(client.write(0, &[1; 512], false), Err(Outcome::Failed { error: 4, .. })));
+    assert_eq!(client.read(0, 1).unwrap(), [0; 512]);
+    assert!(running.counters().errors >= 1);
+}
+
+#[test]
+fn a_failing_image_is_the_clients_error_and_the_server_lives() {
+    let files = Files::new();
+    let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let _running = Running::start(files.server(Access::ReadWrite), vec![there]).unwrap();
+    let (mut client, _) = Client::attach(here, DISK);
+    let path = files.dir.path().join("disk.img");
+    File::options().write(true).open(path).unwrap().set_len(16 * 512).unwrap();
+    assert!(matches!(client.read(0, 64), Err(Outcome::Failed { error: 0x40, .. })));
+    assert_eq!(client.read(0, 16).unwrap(), vec![0; 16 * 512]);
+}
+
+#[test]
+fn three_hundred_disks_answer_one_broadcast() {
+    with_cable(|| {
+        let files = Files::new();
+        let mut server = Server::new();
+        let path = files.image("shared.img");
+        for i in 0..300u16 {
+            let address = Address { shelf: i / 250, slot: (i % 250) as u8 };
+            server.export(address, &path, Access::ReadOnly).unwrap();
+        }
+        let mut client = packet("kgv1");
+        let _running = Running::start(server, vec![packet("kgv0")]).unwrap();
+        // Told at the start, and again when asked.
+        let query = |mac| {
+            Header::request(MacAddress(mac), MacAddress::BROADCAST, Address::BROADCAST, Command::Config, 9)
+        };
+        let mac = client.mac();
+        assert!(
+            client
+                .transmit(|out| { wire::encode(out, &query(mac), |out| wire::Config::query().encode(out)) })
+        );
+        let mut found = [0, 0];
+        while found != [300, 300] {
+            use rustix::event::{PollFd, PollFlags, Timespec, poll};
+            let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+            assert!(
+                poll(&mut [PollFd::new(&client, PollFlags::IN)], Some(&patience)).unwrap() > 0,
+                "{found:?}"
+            );
+            while client.receive(|frame| {
+                let header = Frame::parse(frame).unwrap().header;
+                found[usize::from(header.tag == 9)] += 1;
+            }) {}
+        }
+    });
+}
+
+#[test]
+fn garbage_and_floods_do_no_harm() {
+    with_cable(|| {
+        let files = Files::new();
+        let running = Running::start(files.server(Access::ReadWrite), vec![packet("kgv0")]).unwrap();
+        let mut flood = packet("kgv1");
+        let from = MacAddress(flood.mac());
+        let noise = pattern(5, 64);
+        for (i, bytes) in noise.chunks_exact(8).cycle().take(5_000).enumerate() {
+            // Good headers, so that some of it gets far; reads whose answers nobody takes. No mask and no reservation: these would
+            // rightly keep the client out that comes after.
+            let command = [0, 1, 4, 0xf0][i % 4];
+            let header = Header::request(from, MacAddress::BROADCAST, DISK, command.into(), i as u32);
+            flood.transmit(|out| {
+                let length = wire::encode(out, &header, |out| {
+                    out[..8].copy_from_slice(bytes);
+                    out[8..60].fill(i as u8);
+                    Some(60)
+                });
+                length.map(|length| length - i % 60)
+            });
+        }
+        // Add one's own address to the mask list and take it off again: two frames that end vblade 25.
+        for directive in [1, 2] {
+            let header = Header::request(from, MacAddress::BROADCAST, DISK, Command::Mask, 1);
+            let [a, b, c, d, e, f] = from.0;
+            let argument = [0, 1, 0, 1, 0, directive, a, b, c, d, e, f];
+            flood.transmit(|out| {
+                wire::encode(out, &header, |out| {
+                    out[..12].copy_from_slice(&argument);
+                    Some(12)
+                })
+            });
+        }
+        drop(flood);
+        let (mut client, _) = Client::attach(packet("kgv1"), DISK);
+        client.write(5, &pattern(1, 50), false).unwrap();
+        assert_eq!(client.read(5, 50).unwrap(), pattern(1, 50));
+        assert!(running.counters().frames > 0);
+        running.stop().unwrap();
+    });
+}
