@@ -6,9 +6,11 @@
 
 extern crate alloc;
 
+pub mod discovery;
 pub mod initiator;
 pub mod link;
 mod random;
+pub mod simulation;
 pub mod target;
 pub mod wire;
 
