@@ -3,28 +3,31 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
+use kagero_aoe::Instant;
+use kagero_aoe::discovery::Discovery;
 use kagero_aoe::link::Link;
-use kagero_aoe::wire::{self, Address, Ata, Command, Config, Frame, Header, MacAddress};
+use kagero_aoe::wire::{self, Address, Ata, Command, Frame, Header, MacAddress};
 use kagero_devices::ata::{Opcode, identify};
+use kagero_devices::storage::Disk;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use crate::clock;
 use crate::config::{DiscoverConfig, grouped};
 use crate::error::Error;
 use crate::progress::Waiting;
 
-/// Questions go out this often, since any of them may be lost.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Config queries to all, since any of them or of their answers may be lost.
+const QUERIES: u32 = 4;
 
-/// Our tags. Answers without one of them are somebody else's.
-const ASK_ALL: u32 = 0x6b61_0001;
-const IDENTIFY: u32 = 0x6b61_0002;
+/// A target that has not yet said what it is gets asked this often.
+const AGAIN: Duration = Duration::from_millis(300);
 
-/// More targets than this are not collected: the network decides how many answer.
-const MOST: usize = 4096;
+/// The tag of our IDENTIFY requests.
+const IDENTIFY: u32 = 0x6b61_0001;
 
 /// What answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,7 +37,7 @@ pub struct Found {
 }
 
 /// One target, as it presents itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FoundTarget {
     /// `shelf.slot`
     pub address: String,
@@ -68,22 +71,17 @@ pub fn discover(config: &DiscoverConfig) -> Result<Found, Error> {
 
 /// The search on an open link.
 fn collect(link: &mut (impl Link + AsFd), time: Duration) -> std::io::Result<Found> {
-    let start = Instant::now();
+    let end = clock::now() + time;
     let mut search = Search::new(MacAddress(link.mac()));
-    let mut next = Duration::ZERO;
     loop {
         while link.receive(|frame| search.handle_frame(frame)) {}
-        let now = start.elapsed();
-        if now >= time {
+        let now = clock::now();
+        if now >= end {
             return Ok(search.finish());
         }
-        if now >= next {
-            next = now + AGAIN;
-            search.ask_again();
-        }
-        while link.transmit(|out| search.poll_transmit(out)) {}
-        let wait = next.min(time).saturating_sub(now);
-        let timeout = Timespec::try_from(wait).unwrap_or_default();
+        while link.transmit(|out| search.poll_transmit(now, out)) {}
+        let next = search.poll_timeout().map_or(end, |next| next.min(end));
+        let timeout = Timespec::try_from(next - now).unwrap_or_default();
         match poll(&mut [PollFd::new(&*link, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -91,95 +89,77 @@ fn collect(link: &mut (impl Link + AsFd), time: Duration) -> std::io::Result<Fou
     }
 }
 
-/// The search without its link: frames in, frames out.
-///
-/// Order: [`ask_again`](Self::ask_again) whenever it is time, and [`poll_transmit`](Self::poll_transmit) after it and after each
-/// [`handle_frame`](Self::handle_frame).
+/// The search without its link: who is there, and what kind of disk each one is. In the order of [`Discovery`].
 #[derive(Debug)]
 struct Search {
     mac: MacAddress,
-    ask_all: bool,
+    discovery: Discovery,
     /// Two machines may serve one address by mistake: both are shown.
-    found: BTreeMap<(Address, [u8; 6]), Answers>,
+    identities: BTreeMap<(Address, MacAddress), Identity>,
+    again: Instant,
 }
 
 #[derive(Debug, Default)]
-struct Answers {
-    target: FoundTarget,
+struct Identity {
     ask: bool,
+    disk: Option<Disk>,
 }
 
 impl Search {
     fn new(mac: MacAddress) -> Self {
-        Self { mac, ask_all: false, found: BTreeMap::new() }
+        let discovery = Discovery::new(mac, Address::BROADCAST, QUERIES);
+        Self { mac, discovery, identities: BTreeMap::new(), again: Instant::ZERO }
     }
 
-    fn ask_again(&mut self) {
-        self.ask_all = true;
-        for answers in self.found.values_mut() {
-            answers.ask = answers.target.sectors.is_none();
-        }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.discovery.poll_timeout().into_iter().chain([self.again]).min()
     }
 
-    fn poll_transmit(&mut self, out: &mut [u8]) -> Option<usize> {
-        if std::mem::take(&mut self.ask_all) {
-            let header = Header::request(
-                self.mac,
-                MacAddress::BROADCAST,
-                Address::BROADCAST,
-                Command::Config,
-                ASK_ALL,
-            );
-            return wire::encode(out, &header, |out| Config::query().encode(out));
+    fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
+        if let Some(length) = self.discovery.poll_transmit(now, out) {
+            return Some(length);
         }
-        let (&(address, mac), answers) = self.found.iter_mut().find(|(_, answers)| answers.ask)?;
-        answers.ask = false;
-        let header = Header::request(self.mac, MacAddress(mac), address, Command::Ata, IDENTIFY);
+        if now >= self.again {
+            self.again = now + AGAIN;
+            self.identities.values_mut().for_each(|identity| identity.ask = identity.disk.is_none());
+        }
+        let (&(address, mac), identity) = self.identities.iter_mut().find(|(_, identity)| identity.ask)?;
+        identity.ask = false;
+        let header = Header::request(self.mac, mac, address, Command::Ata, IDENTIFY);
         let ata = Ata { count: 1, command: Opcode::Identify.code(), ..Ata::default() };
         wire::encode(out, &header, |out| ata.encode(out))
     }
 
     fn handle_frame(&mut self, frame: &[u8]) {
         let Ok(Frame { header, argument }) = Frame::parse(frame) else { return };
-        if !header.response || header.error.is_some() || header.destination != self.mac {
-            return;
-        }
-        let key = (header.address, header.source.0);
-        match (header.command, header.tag) {
-            (Command::Config, ASK_ALL) => {
-                let Ok(config) = Config::parse(argument) else { return };
-                if self.found.len() >= MOST || header.address.is_broadcast() || self.found.contains_key(&key)
-                {
-                    return;
-                }
-                let target = FoundTarget {
-                    address: header.address.to_string(),
-                    mac: header.source.to_string(),
-                    buffer_count: config.buffer_count,
-                    sectors_per_frame: config.sectors_per_frame(),
-                    firmware: config.firmware,
-                    config: printable(config.string),
-                    ..FoundTarget::default()
-                };
-                self.found.insert(key, Answers { target, ask: true });
-            }
-            (Command::Ata, IDENTIFY) => {
-                let Some(answers) = self.found.get_mut(&key) else { return };
-                let data = Ata::parse(argument).and_then(|(_, rest)| Ata::data(rest, 1));
-                let Some(data) = data.ok().and_then(|data| data.first_chunk()) else { return };
-                // Whatever is no disk stays in the list, without a size.
-                if let Ok(identity) = identify::parse(data) {
-                    answers.target.sectors = Some(identity.disk.sectors);
-                    answers.target.model = Some(printable(identity.disk.model.as_bytes()));
-                    answers.target.serial = Some(printable(identity.disk.serial.as_bytes()));
-                }
-            }
-            _ => {}
+        let key = (header.address, header.source);
+        if self.discovery.handle_frame(frame) {
+            self.identities.insert(key, Identity { ask: true, disk: None });
+        } else if header.response && header.command == Command::Ata && header.tag == IDENTIFY {
+            let Some(identity) = self.identities.get_mut(&key) else { return };
+            let data = Ata::parse(argument).and_then(|(_, rest)| Ata::data(rest, 1));
+            let Some(data) = data.ok().and_then(|data| data.first_chunk()) else { return };
+            // Whatever is no disk stays in the list, without a size.
+            identity.disk = identify::parse(data).ok().map(|identity| identity.disk);
         }
     }
 
-    fn finish(self) -> Found {
-        Found { targets: self.found.into_values().map(|answers| answers.target).collect() }
+    fn finish(mut self) -> Found {
+        let targets = self.discovery.found().iter().map(|found| {
+            let disk = self.identities.remove(&(found.address, found.mac)).and_then(|identity| identity.disk);
+            FoundTarget {
+                address: found.address.to_string(),
+                mac: found.mac.to_string(),
+                buffer_count: found.buffer_count,
+                sectors_per_frame: found.sectors_per_frame,
+                firmware: found.firmware,
+                config: printable(&found.string),
+                sectors: disk.as_ref().map(|disk| disk.sectors),
+                model: disk.as_ref().map(|disk| printable(disk.model.as_bytes())),
+                serial: disk.as_ref().map(|disk| printable(disk.serial.as_bytes())),
+            }
+        });
+        Found { targets: targets.collect() }
     }
 }
 
@@ -236,11 +216,13 @@ mod tests {
         let _running = Running::start(server, vec![theirs]).unwrap();
 
         let mut search = Search::new(MacAddress(ours.mac()));
-        search.ask_again();
-        // Without a clock: the target is asked until it has said everything.
-        while search.found.len() < 2 || search.found.values().any(|answers| answers.target.sectors.is_none())
-        {
-            while ours.transmit(|out| search.poll_transmit(out)) {}
+        // On a clock of its own: the target is asked until it has said everything.
+        let mut now = Instant::ZERO;
+        let known =
+            |search: &Search| search.identities.values().filter(|identity| identity.disk.is_some()).count();
+        while known(&search) < 2 {
+            now = now + AGAIN;
+            while ours.transmit(|out| search.poll_transmit(now, out)) {}
             poll(&mut [PollFd::new(&ours, PollFlags::IN)], None).unwrap();
             while ours.receive(|frame| search.handle_frame(frame)) {}
         }
@@ -275,7 +257,7 @@ mod tests {
                 frame[0..6].copy_from_slice(&mac.0);
                 frame[12..16].copy_from_slice(&[0x88, 0xa2, 0x18, 0]);
                 frame[19] = command;
-                frame[20..24].copy_from_slice(&if command == 0 { IDENTIFY } else { ASK_ALL }.to_be_bytes());
+                frame[20..24].copy_from_slice(&IDENTIFY.to_be_bytes());
                 search.handle_frame(&frame);
             }
             let _ = search.finish().table();

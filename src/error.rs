@@ -111,7 +111,7 @@ impl std::error::Error for UserError {}
 pub struct BadValue {
     /// What is wrong, with the value as it was given.
     pub problem: String,
-    /// How to write it.
+    /// How to write it; may be empty where the problem says it.
     pub mend: String,
 }
 
@@ -131,7 +131,10 @@ impl BadValue {
 
 impl fmt::Display for BadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.problem, self.mend)
+        match self.mend.as_str() {
+            "" => f.write_str(&self.problem),
+            mend => write!(f, "{}: {mend}", self.problem),
+        }
     }
 }
 

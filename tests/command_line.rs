@@ -50,7 +50,7 @@ fn flags_that_are_wrong_are_one_line_too() {
         &["run", "--disk", "aoe:7"],
         "--disk: \"7\" is not an AoE address: write shelf.slot, as 7.1, with a shelf of 0 to 65534 and a slot of 0 to 254",
     );
-    refused(&["run", "--fault", "lost=5%"], "--fault: \"lost\" is unknown here: did you mean \"loss\"?");
+    refused(&["run", "--fault", "lost=5%"], "--fault: \"lost\" is an unknown fault: did you mean \"loss\"?");
     refused(
         &["run", "--no-reboot=perhaps"],
         "--no-reboot: \"perhaps\" is unknown here: known are true, false",

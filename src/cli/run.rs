@@ -110,6 +110,9 @@ pub struct RunOptions {
     #[arg(long, value_name = "FILE", help_heading = "For developers")]
     pub firmware_log: Option<PathBuf>,
     /// Let the links to the targets lose frames and more: loss=5%,duplicate=1%,reorder=2%,delay=1ms,seed=7
+    ///
+    /// Also corrupt=1% (damage that the checksum finds), jitter=200us, outage=30s+10s (all is lost for 10 s, 30 s after the
+    /// first frame), and garble=1% (damage that reaches the guest's data).
     #[arg(long, value_name = "FAULTS", help_heading = "For developers")]
     pub fault: Option<Faults>,
 

@@ -1,38 +1,39 @@
 //! Faults that a link shall have on purpose: a developers' option.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
+use kagero_aoe::simulation;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::keyed::{self, Keyed};
-use super::units::{Chance, Period};
-use crate::error::BadValue;
+use crate::error::{BadValue, nearest};
 
-/// Faults injected into every AoE frame, in each direction on its own: `loss=5%,duplicate=1%,reorder=2%,delay=1ms,seed=7`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Faults for every frame, in each direction on its own: `loss=5%,duplicate=1%,reorder=2%,delay=1ms,seed=7`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Frames that vanish.
-    pub loss: Chance,
-    /// Frames that arrive twice.
-    pub duplicate: Chance,
-    /// Frames that a later one overtakes.
-    pub reorder: Chance,
-    /// How much later every frame arrives.
-    pub delay: Duration,
+    /// What happens to frames.
+    pub network: simulation::Faults,
     /// Where the random numbers begin: the same seed, the same faults.
     pub seed: u64,
+    /// What was given, by the place in [`PARTS`].
+    parts: BTreeMap<usize, String>,
 }
 
-const PARTS: [&str; 5] = ["loss", "duplicate", "reorder", "delay", "seed"];
+/// Those of the simulated network, and our own.
+const PARTS: [&str; 9] =
+    ["loss", "duplicate", "reorder", "corrupt", "garble", "delay", "jitter", "outage", "seed"];
 
 impl Faults {
     /// Whether nothing is to go wrong.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        let Self { loss, duplicate, reorder, delay, seed: _ } = self;
-        [loss, duplicate, reorder].iter().all(|chance| chance.per_million == 0) && delay.is_zero()
+        self.network == simulation::Faults::default()
+    }
+
+    fn text(&self) -> String {
+        self.parts.values().map(String::as_str).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -59,17 +60,23 @@ impl Keyed for Faults {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), BadValue> {
-        match key {
-            "loss" => self.loss = value.parse()?,
-            "duplicate" => self.duplicate = value.parse()?,
-            "reorder" => self.reorder = value.parse()?,
-            "delay" => self.delay = value.parse::<Period>()?.0,
-            "seed" => {
-                self.seed =
-                    value.parse().map_err(|_| BadValue::not(value, "a seed", "write a whole number"))?;
-            }
-            _ => return Err(keyed::unknown_part(key, &PARTS)),
+        let Some(place) = PARTS.iter().position(|&part| part == key) else {
+            let mend = match nearest(key, PARTS) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!("known are {}", PARTS.join(", ")),
+            };
+            return Err(BadValue { problem: format!("\"{key}\" is an unknown fault"), mend });
+        };
+        if key == "seed" {
+            self.seed = value
+                .parse()
+                .map_err(|_| BadValue::not(value, "a seed", "write a whole number, as seed=7"))?;
+            return Ok(());
         }
+        let wrong =
+            |why: simulation::ParseFaultsError| BadValue { problem: why.to_string(), mend: String::new() };
+        self.parts.insert(place, format!("{key}={value}"));
+        self.network = self.text().parse().map_err(wrong)?;
         Ok(())
     }
 }
@@ -84,8 +91,8 @@ impl FromStr for Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { loss, duplicate, reorder, delay, seed } = *self;
-        write!(f, "loss={loss},duplicate={duplicate},reorder={reorder},delay={},seed={seed}", Period(delay))
+        self.parts.values().try_for_each(|part| write!(f, "{part},"))?;
+        write!(f, "seed={}", self.seed)
     }
 }
 
@@ -103,27 +110,34 @@ impl<'de> Deserialize<'de> for Faults {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn every_part_can_be_named_and_is_shown_again() {
-        let text = "loss=5%,duplicate=1%,reorder=2%,delay=1ms,seed=7";
+        let text = "loss=5%,duplicate=1%,reorder=2%,delay=1ms,outage=30s+10s,seed=7";
         let faults: Faults = text.parse().unwrap();
-        assert_eq!(faults.loss.per_million, 50_000);
-        assert_eq!(faults.delay, Duration::from_millis(1));
+        assert_eq!(faults.network.loss.millionths(), 50_000);
+        assert_eq!(faults.network.delay, Duration::from_millis(1));
         assert_eq!(faults.to_string(), text);
         assert!(!faults.is_none());
         assert!("seed=7".parse::<Faults>().unwrap().is_none());
+        for part in PARTS {
+            let known = format!("{part}=nonsense").parse::<Faults>().unwrap_err().to_string();
+            assert!(!known.contains("unknown"), "{known}");
+        }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let error = |text: &str| text.parse::<Faults>().unwrap_err().to_string();
-        assert_eq!(error("lost=5%"), "\"lost\" is unknown here: did you mean \"loss\"?");
-        assert_eq!(error("loss=5"), "\"5\" is not a percentage from 0% to 100%: write it as 5% or 0.1%");
+        assert_eq!(error("lost=5%"), "\"lost\" is an unknown fault: did you mean \"loss\"?");
+        assert_eq!(error("loss=5"), "fault 'loss=5': write a share of 0% to 100%, such as 0.5%");
         assert_eq!(
             error("loss"),
             "\"loss\" is not a fault: write name=value, as loss=5%,duplicate=1%,reorder=2%,delay=1ms"
         );
+        assert_eq!(error("seed=x"), "\"x\" is not a seed: write a whole number, as seed=7");
     }
 }

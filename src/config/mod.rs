@@ -17,4 +17,4 @@ pub use fault::Faults;
 pub use kagero_aoe::wire::Address;
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};
-pub use units::{Chance, Period, Size, grouped};
+pub use units::{Period, Size, grouped};

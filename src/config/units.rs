@@ -1,4 +1,4 @@
-//! Values as people write them: `2G`, `120s`, `5%`, and AoE addresses.
+//! Values as people write them: `2G`, `120s`, and AoE addresses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -104,34 +104,6 @@ impl fmt::Display for Period {
     }
 }
 
-/// How likely something is, written as a percentage: `5%`, `0.1%`. Exact to a millionth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Chance {
-    /// Parts in a million, up to 1,000,000.
-    pub per_million: u32,
-}
-
-impl FromStr for Chance {
-    type Err = BadValue;
-
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        let bad = || BadValue::not(text, "a percentage from 0% to 100%", "write it as 5% or 0.1%");
-        let percent = text.strip_suffix('%').and_then(decimal).ok_or_else(bad)?;
-        if percent > 100.0 {
-            return Err(bad());
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1,000,000")]
-        let per_million = (percent * 10_000.0).round() as u32;
-        Ok(Self { per_million })
-    }
-}
-
-impl fmt::Display for Chance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", f64::from(self.per_million) / 10_000.0)
-    }
-}
-
 /// Reads an AoE address, written `shelf.slot`: `7.1`.
 ///
 /// # Errors
@@ -204,7 +176,6 @@ pub(crate) use serde_as_text;
 serde_as_text! {
     Size => "a size in quotes with its unit, as \"2G\"",
     Period => "a length of time in quotes with its unit, as \"120s\"",
-    Chance => "a percentage in quotes, as \"5%\"",
 }
 
 #[cfg(test)]
@@ -239,16 +210,6 @@ mod tests {
     }
 
     #[test]
-    fn chances() {
-        assert_eq!("5%".parse(), Ok(Chance { per_million: 50_000 }));
-        assert_eq!("0.1%".parse(), Ok(Chance { per_million: 1_000 }));
-        assert_eq!("100%".parse(), Ok(Chance { per_million: 1_000_000 }));
-        for bad in ["5", "101%", "%", "-1%", "five%"] {
-            assert!(bad.parse::<Chance>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn addresses() {
         assert_eq!(address("7.1"), Ok(Address { shelf: 7, slot: 1 }));
         assert_eq!(
@@ -267,17 +228,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_can_be_read_again(mib in 1u64..1 << 24, micros in 0u64..1 << 40, per_million in 0u32..=1_000_000) {
-            let (size, period, chance) =
-                (Size::mib(mib), Period(Duration::from_micros(micros)), Chance { per_million });
+        fn what_is_shown_can_be_read_again(mib in 1u64..1 << 24, micros in 0u64..1 << 40) {
+            let (size, period) = (Size::mib(mib), Period(Duration::from_micros(micros)));
             prop_assert_eq!(size.to_string().parse(), Ok(size));
             prop_assert_eq!(period.to_string().parse(), Ok(period));
-            prop_assert_eq!(chance.to_string().parse(), Ok(chance));
         }
 
         #[test]
         fn no_text_panics(text in "\\PC*") {
-            let _ = (text.parse::<Size>(), text.parse::<Period>(), text.parse::<Chance>(), address(&text));
+            let _ = (text.parse::<Size>(), text.parse::<Period>(), address(&text));
         }
     }
 }
