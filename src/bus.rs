@@ -1,6 +1,6 @@
 //! The bus: from an address to the device that answers there. A bad access floats to ones and is counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kagero_devices::ide;
@@ -13,6 +13,7 @@ use crate::chipset::Chipset;
 use crate::clock;
 use crate::control::{Control, Ending};
 use crate::limit::Limit;
+use crate::report::Recorder;
 use crate::storage::Storage;
 use crate::trace::{Direction, Trace};
 
@@ -73,12 +74,20 @@ pub struct Bus {
     storage: Arc<Storage>,
     control: Arc<Control>,
     trace: Trace,
+    recorder: Recorder,
+    driver_seen: AtomicBool,
     accesses: [Accesses; BOARD.len()],
     bad: BadAccesses,
 }
 
 impl Bus {
-    pub(crate) fn new(chipset: Chipset, storage: Arc<Storage>, control: Arc<Control>, trace: Trace) -> Self {
+    pub(crate) fn new(
+        chipset: Chipset,
+        storage: Arc<Storage>,
+        control: Arc<Control>,
+        trace: Trace,
+        recorder: Recorder,
+    ) -> Self {
         let map = BOARD.iter().enumerate().filter_map(|(part, line)| match &line.ports {
             Ports::Fixed(ports) => Some(Decoded { first: *ports.start(), last: *ports.end(), part }),
             Ports::Moving(_) => None,
@@ -89,6 +98,8 @@ impl Bus {
             storage,
             control,
             trace,
+            recorder,
+            driver_seen: AtomicBool::new(false),
             accesses: Default::default(),
             bad: BadAccesses::default(),
         }
@@ -126,6 +137,10 @@ impl Bus {
         self.accesses[decoded.part].writes.fetch_add(1, Ordering::Relaxed);
         if self.trace.is_on() {
             self.trace.access(cpu, device.name(), format_args!("{port:x}"), Direction::Write, data);
+        }
+        if device == Device::IdeBusMaster && !self.driver_seen.swap(true, Ordering::Relaxed) {
+            // SeaBIOS reads by PIO: whoever comes here first is the operating system's driver.
+            self.recorder.phase("disk driver");
         }
         let result = match ide_port(device, port, decoded.first) {
             Some(register) => self.storage.write(register, width, data),

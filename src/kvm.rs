@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
-    kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
@@ -19,6 +20,9 @@ pub const RESERVED: Range<u64> = 0xfeff_c000..0xff00_0000;
 const IDENTITY_MAP: u64 = RESERVED.start;
 /// The other three.
 const TSS: usize = 0xfeff_d000;
+
+/// Inputs of the I/O APIC.
+const IO_APIC_INPUTS: u32 = 24;
 
 /// What KVM must be able to do; all of it is older than Linux 4.0.
 const NEEDED: [(Cap, &str); 6] = [
@@ -92,6 +96,7 @@ impl Vm {
         // The dummy speaker makes port 61h, with its timer output bit, the kernel's business.
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(|e| Error::Call("create the timer", e))?;
+        route_interrupts(&fd)?;
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|e| Error::Call("read CPUID", e))?;
         let mut vm = Vm { fd, cpuid, slots: 0, _ram: ram.clone(), roms: Vec::new() };
@@ -142,6 +147,32 @@ impl Vm {
         cpu.set_cpuid2(&cpuid).map_err(|e| Error::Call("set CPUID", e))?;
         Ok(cpu)
     }
+}
+
+/// ISA interrupt N goes to input N of both 8259A and of the I/O APIC, but for the timer's, which on a PC is the I/O APIC's input 2, as the
+/// firmware's tables say. KVM's default has it at input 0.
+fn route_interrupts(vm: &VmFd) -> Result<(), Error> {
+    let to = |gsi, irqchip, pin| {
+        let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+        entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
+        entry
+    };
+    let mut entries = Vec::new();
+    for gsi in 0..IO_APIC_INPUTS {
+        match gsi {
+            0 => entries.extend([to(0, KVM_IRQCHIP_PIC_MASTER, 0), to(0, KVM_IRQCHIP_IOAPIC, 2)]),
+            // The second 8259A hangs here.
+            2 => {}
+            1..8 => entries.extend([to(gsi, KVM_IRQCHIP_PIC_MASTER, gsi), to(gsi, KVM_IRQCHIP_IOAPIC, gsi)]),
+            8..16 => {
+                entries.extend([to(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8), to(gsi, KVM_IRQCHIP_IOAPIC, gsi)])
+            }
+            _ => entries.push(to(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
+        }
+    }
+    let routing = KvmIrqRouting::from_entries(&entries)
+        .map_err(|_| Error::Call("route interrupts", kvm_ioctls::Error::new(libc::E2BIG)))?;
+    vm.set_gsi_routing(&routing).map_err(|e| Error::Call("route interrupts", e))
 }
 
 fn open() -> Result<Kvm, Error> {

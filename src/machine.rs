@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::irq::Lines;
 use crate::kvm::{self, Vm};
 use crate::memory::{GuestRam, PCI_HOLE};
+use crate::report::Recorder;
 use crate::stop::Stop;
 use crate::storage::Storage;
 use crate::trace::Trace;
@@ -46,6 +47,7 @@ pub(crate) struct Plan {
     pub(crate) storage: Arc<Storage>,
     pub(crate) console: Console,
     pub(crate) trace: Trace,
+    pub(crate) recorder: Recorder,
     pub(crate) firmware_log: Option<File>,
 }
 
@@ -74,6 +76,7 @@ impl Machine {
             Arc::clone(&plan.storage),
             Arc::clone(&control),
             plan.trace.clone(),
+            plan.recorder.clone(),
         ));
         plan.storage.power_on(lines);
 

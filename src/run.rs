@@ -41,6 +41,7 @@ pub fn run(config: &RunConfig, session: &Session) -> Result<Exit, Error> {
         storage: Arc::clone(&storage),
         console: session.console.clone(),
         trace: session.trace.clone(),
+        recorder: session.recorder.clone(),
         firmware_log,
     };
     std::thread::scope(|threads| {

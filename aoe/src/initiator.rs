@@ -148,8 +148,8 @@ pub struct Initiator {
     recheck: bool,
     /// When the target last answered.
     heard: Instant,
-    /// When the latest of all answered transmissions was sent: what was sent before has been overtaken.
-    overtaken: Instant,
+    /// The latest transmission that was answered: those before it have been overtaken.
+    overtaken: u64,
     /// Since when the target has been silent, from its loss until it is back.
     lost: Option<Instant>,
     events: VecDeque<Event>,
@@ -172,7 +172,7 @@ impl Initiator {
             window: Window::new(1),
             recheck: false,
             heard: Instant::ZERO,
-            overtaken: Instant::ZERO,
+            overtaken: 0,
             lost: None,
             events: VecDeque::new(),
             statistics: Statistics::default(),

@@ -37,6 +37,9 @@ fn counts() {
     assert_eq!(shown(&mut clock, START), [0x20, 0x24, 0x12, 0x31, 3, 0x23, 0x59, 0x50]);
     assert_eq!(shown(&mut clock, after(10.0)), [0x20, 0x25, 0x01, 0x01, 4, 0, 0, 0]);
     assert_eq!(get(&mut clock, 0x0d, START), 0x80);
+    let mut index = [0];
+    clock.read(0x70, &mut index, START).unwrap();
+    assert_eq!(index, [0xff]);
 }
 
 #[test]

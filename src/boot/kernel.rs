@@ -53,10 +53,11 @@ const BOOT_PARAMS: u64 = 0x7000;
 const COMMAND_LINE: u64 = 0x2_0000;
 /// The longest command line: where x86's COMMAND_LINE_SIZE ends, with its zero byte.
 const COMMAND_LINE_MAX: usize = 2048;
-/// The extended BIOS data area's usual place: the MP table lies here.
-pub const EBDA: u64 = 0x9_fc00;
-/// The BIOS area: ACPI tables lie here.
-pub const BIOS_AREA: u64 = 0xe_0000;
+/// The extended BIOS data area's usual place.
+const EBDA: u64 = 0x9_fc00;
+/// The BIOS area: ACPI tables lie here, and in its upper half the MP table.
+const BIOS_AREA: u64 = 0xe_0000;
+const MP_TABLE: u64 = 0xf_0000;
 const HIGH_MEMORY: u64 = 0x10_0000;
 
 const E820_RAM: u32 = 1;
@@ -79,8 +80,10 @@ impl Kernel {
         }
         let outside = |_: String| too_small(ram);
         let rsdp = BIOS_AREA;
-        let tables =
-            [(BIOS_AREA, Tables::new(machine).at(BIOS_AREA as u32)), (EBDA, mp_table(machine, EBDA as u32))];
+        let tables = [
+            (BIOS_AREA, Tables::new(machine).at(BIOS_AREA as u32)),
+            (MP_TABLE, mp_table(machine, MP_TABLE as u32)),
+        ];
         for (gpa, table) in tables {
             ram.mapping().write_slice(&table, GuestAddress(gpa)).map_err(|_| too_small(ram))?;
         }

@@ -45,7 +45,7 @@ const MILESTONES: [(&str, &[&str]); 5] = [
     ("boot loader", &["GRUB", "Booting from", "Booting `", "ISOLINUX", "SYSLINUX"]),
     // With `quiet` on its command line a kernel says nothing before init does.
     ("kernel", &["Linux version ", "[    0.000000]", "Linux/x86_64"]),
-    ("init", &["Run /init", "Run /sbin/init", "systemd[1]", "Loading, please wait", "Welcome to"]),
+    ("init", &["Run /init", "Run /sbin/init", "systemd[1]", "Loading, please wait"]),
     ("login", &["login:"]),
 ];
 

@@ -1,12 +1,14 @@
 //! One type for whatever link was asked for, so that its users need no type parameter.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use kagero_aoe::link::Link;
+use kagero_aoe::simulation::{Faults, Tally};
 
 use crate::capture::Writer;
-use crate::{Captured, Counters, Error, MemoryLink, PacketLink, TapLink, packet};
+use crate::{Captured, Counters, Error, Faulty, MemoryLink, PacketLink, TapLink, packet};
 
 /// What carries the frames in the end.
 #[derive(Debug)]
@@ -19,10 +21,17 @@ pub enum Carrier {
     Tap(TapLink),
 }
 
-/// Some link, with or without a capture file.
+/// Some link, with or without a capture file and faults. The file shows what the network carries: behind the faults for what is sent, before
+/// them for what is received.
 #[derive(Debug)]
 pub struct AnyLink {
-    path: Captured<Carrier>,
+    path: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Plain(Box<Captured<Carrier>>),
+    Faulty(Box<Faulty<Captured<Carrier>>>),
 }
 
 /// Opens the link that a user named: an interface (`eth1`), or `tap:NAME` for a tap of that name.
@@ -42,23 +51,52 @@ impl AnyLink {
     /// # Errors
     /// [`Error::Capture`] when the file can't be made.
     pub fn captured(mut self, file: &Path) -> Result<Self, Error> {
-        self.path.capture(Writer::create(file)?);
+        self.captured_carrier().capture(Writer::create(file)?);
         Ok(self)
     }
 
-    /// Frames moved and lost so far.
+    /// Also does to frames, in both directions, what an unreliable network does; from `seed` on, the same each time. In place of
+    /// earlier faults.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn with_faults(self, faults: &Faults, seed: u64) -> io::Result<Self> {
+        let link = match self.path {
+            Way::Plain(link) => *link,
+            Way::Faulty(faulty) => faulty.into_inner(),
+        };
+        Ok(AnyLink { path: Way::Faulty(Box::new(Faulty::new(link, faults, seed)?)) })
+    }
+
+    /// What the faults did to the frames sent, and to those received; `None` without faults.
+    #[must_use]
+    pub fn fault_tally(&self) -> Option<(Tally, Tally)> {
+        match &self.path {
+            Way::Plain(_) => None,
+            Way::Faulty(faulty) => Some(faulty.tally()),
+        }
+    }
+
+    /// Frames moved and lost so far by the carrier.
     pub fn counters(&mut self) -> Counters {
-        match self.path.link() {
+        match self.captured_carrier().link() {
             Carrier::Memory(link) => link.counters(),
             Carrier::Packet(link) => link.counters(),
             Carrier::Tap(link) => link.counters(),
+        }
+    }
+
+    fn captured_carrier(&mut self) -> &mut Captured<Carrier> {
+        match &mut self.path {
+            Way::Plain(link) => link,
+            Way::Faulty(faulty) => faulty.inner_mut(),
         }
     }
 }
 
 impl From<Carrier> for AnyLink {
     fn from(carrier: Carrier) -> Self {
-        AnyLink { path: Captured::new(carrier, None) }
+        AnyLink { path: Way::Plain(Box::new(Captured::new(carrier, None))) }
     }
 }
 
@@ -87,6 +125,15 @@ macro_rules! carrier {
             Carrier::Memory($link) => $call,
             Carrier::Packet($link) => $call,
             Carrier::Tap($link) => $call,
+        }
+    };
+}
+
+macro_rules! way {
+    ($way:expr, $link:ident => $call:expr) => {
+        match $way {
+            Way::Plain($link) => $call,
+            Way::Faulty($link) => $call,
         }
     };
 }
@@ -125,32 +172,32 @@ impl AsFd for Carrier {
 
 impl Link for AnyLink {
     fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {
-        self.path.receive(take)
+        way!(&mut self.path, link => link.receive(take))
     }
 
     fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        self.path.transmit(fill)
+        way!(&mut self.path, link => link.transmit(fill))
     }
 
     fn hold(&mut self) {
-        self.path.hold();
+        way!(&mut self.path, link => link.hold());
     }
 
     fn flush(&mut self) -> bool {
-        self.path.flush()
+        way!(&mut self.path, link => link.flush())
     }
 
     fn mtu(&self) -> usize {
-        self.path.mtu()
+        way!(&self.path, link => link.mtu())
     }
 
     fn mac(&self) -> [u8; 6] {
-        self.path.mac()
+        way!(&self.path, link => link.mac())
     }
 }
 
 impl AsFd for AnyLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.path.as_fd()
+        way!(&self.path, link => link.as_fd())
     }
 }

@@ -6,6 +6,7 @@
 pub mod any;
 pub mod capture;
 pub mod error;
+pub mod faulty;
 pub mod interface;
 pub mod memory;
 pub mod packet;
@@ -16,6 +17,7 @@ mod sys;
 pub use any::{AnyLink, open};
 pub use capture::Captured;
 pub use error::Error;
+pub use faulty::Faulty;
 pub use interface::Interface;
 pub use memory::MemoryLink;
 pub use packet::PacketLink;

@@ -50,6 +50,8 @@ pub(crate) struct Packet {
     pub(crate) attempts: u32,
     pub(crate) first_sent: Instant,
     pub(crate) sent: Instant,
+    /// The number of its latest transmission.
+    pub(crate) number: u64,
     /// When to look at it again.
     pub(crate) check: Instant,
     /// Believed to be in the network or at the target: it counts against the window.
@@ -69,11 +71,14 @@ impl Packet {
 }
 
 /// One transmission.
-#[derive(Clone, Copy, Debug)]
-struct Transmission {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transmission {
     tag: u32,
-    packet: u16,
-    sent: Instant,
+    /// The packet's index.
+    pub(crate) packet: u16,
+    pub(crate) sent: Instant,
+    /// Counts all transmissions.
+    pub(crate) number: u64,
 }
 
 /// The packets and the tag table.
@@ -87,6 +92,7 @@ pub(crate) struct Flight {
     free: Vec<u16>,
     table: Vec<Option<Transmission>>,
     next_tag: u32,
+    transmissions: u64,
     /// Packets to be sent, first or again.
     queue: VecDeque<u16>,
     in_network: usize,
@@ -101,6 +107,7 @@ impl Flight {
             free: Vec::new(),
             table: alloc::vec![None; TABLE],
             next_tag: first_tag,
+            transmissions: 0,
             queue: VecDeque::new(),
             in_network: 0,
             earliest: None,
@@ -123,6 +130,7 @@ impl Flight {
             attempts: 0,
             first_sent: Instant::ZERO,
             sent: Instant::ZERO,
+            number: 0,
             check: Instant::ZERO,
             in_network: false,
             copies: [0; MAX_COPIES],
@@ -189,19 +197,21 @@ impl Flight {
         }
         packet.attempts += 1;
         packet.sent = now;
+        self.transmissions += 1;
+        packet.number = self.transmissions;
         packet.check = now + check;
         packet.in_network = true;
         let check = packet.check;
-        self.table[tag as usize % TABLE] = Some(Transmission { tag, packet: index, sent: now });
+        self.table[tag as usize % TABLE] =
+            Some(Transmission { tag, packet: index, sent: now, number: self.transmissions });
         self.next_tag = self.next_tag.wrapping_add(1);
         self.in_network += 1;
         self.look_at(check);
     }
 
-    /// The packet that was sent under this tag, and when.
-    pub(crate) fn find(&self, tag: u32) -> Option<(u16, Instant)> {
-        let transmission = self.table[tag as usize % TABLE].filter(|transmission| transmission.tag == tag)?;
-        Some((transmission.packet, transmission.sent))
+    /// The transmission under this tag, if its packet is not answered yet.
+    pub(crate) fn find(&self, tag: u32) -> Option<Transmission> {
+        self.table[tag as usize % TABLE].filter(|transmission| transmission.tag == tag)
     }
 
     /// The packet is believed lost: to be sent again.
@@ -274,8 +284,8 @@ mod tests {
         let second = send(&mut flight);
         assert_ne!(first, second);
         assert!(first & second & USER_SPACE != 0);
-        assert_eq!(flight.find(first), Some((0, NOW)));
-        assert_eq!(flight.find(second), Some((0, NOW)));
+        assert_eq!(flight.find(first).map(|found| (found.packet, found.number)), Some((0, 1)));
+        assert_eq!(flight.find(second).map(|found| (found.packet, found.number)), Some((0, 2)));
         assert_eq!(flight.remove(0).unwrap().copies(), [first, second]);
         assert_eq!((flight.find(first), flight.find(second)), (None, None));
         assert!(flight.is_empty());

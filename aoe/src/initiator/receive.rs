@@ -3,7 +3,7 @@
 use super::Initiator;
 use super::attach::State;
 use super::command::Stage;
-use super::flight::{Piece, Work};
+use super::flight::{Piece, Transmission, Work};
 use crate::Instant;
 use crate::wire::{Ata, Command, Config, Frame, MacAddress, SECTOR};
 use kagero_devices::ata::bits::{error, status};
@@ -56,11 +56,11 @@ impl Initiator {
             return;
         }
         self.alive(now);
-        if let Some((index, sent)) = self.flight.find(tag)
-            && self.flight.get(index).is_some_and(|packet| packet.work == Work::Alive)
+        if let Some(found) = self.flight.find(tag)
+            && self.flight.get(found.packet).is_some_and(|packet| packet.work == Work::Alive)
         {
-            self.answered(now, sent);
-            self.flight.remove(index);
+            self.answered(now, &found);
+            self.flight.remove(found.packet);
         } else {
             self.statistics.stale += 1;
         }
@@ -79,12 +79,12 @@ impl Initiator {
             return;
         };
         self.alive(now);
-        let Some((index, sent)) = self.flight.find(tag) else {
+        let Some(found) = self.flight.find(tag) else {
             self.statistics.stale += 1;
             self.recheck |= self.ghosts.answered(tag);
             return;
         };
-        let Some(packet) = self.flight.get(index).copied() else { return };
+        let Some(packet) = self.flight.get(found.packet).copied() else { return };
         let failed = ata.command & FAILED != 0;
         let sectors = match packet.work {
             _ if failed => 0,
@@ -97,8 +97,8 @@ impl Initiator {
             self.statistics.malformed += 1;
             return;
         };
-        self.answered(now, sent);
-        self.flight.remove(index);
+        self.answered(now, &found);
+        self.flight.remove(found.packet);
         let expires = now + self.lifetime();
         self.bury(&packet, Some(tag), failed, Some(expires));
         match packet.work {
@@ -135,11 +135,11 @@ impl Initiator {
         self.ghosts.heard(now + self.lifetime());
     }
 
-    /// A transmission from `sent` was answered.
-    fn answered(&mut self, now: Instant, sent: Instant) {
-        self.statistics.round_trip.sample(now - sent);
+    /// A transmission was answered.
+    fn answered(&mut self, now: Instant, found: &Transmission) {
+        self.statistics.round_trip.sample(now - found.sent);
         self.window.answered();
-        self.overtaken = self.overtaken.max(sent);
+        self.overtaken = self.overtaken.max(found.number);
     }
 
     /// Sectors of data in the answer to a piece.

@@ -19,6 +19,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(2);
 /// The least for a probe, which costs more than a moment when it is wrongly believed lost.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(25);
 
+/// So often a request is believed lost as soon as a later one is answered, if it has had the time that answers take.
+const EARLY_ATTEMPTS: u32 = 2;
+
 /// The target is lost when one request was sent so often, and nothing at all was answered for so long.
 const LOST_ATTEMPTS: u32 = 5;
 const LOST_SILENCE: Duration = Duration::from_secs(1);
@@ -150,15 +153,17 @@ impl Initiator {
             let Some(packet) = self.flight.get(index).filter(|_| self.flight.due(index, now)).copied() else {
                 continue;
             };
-            // A packet that has had its time is lost as soon as a later one is answered, and at the latest when the timer says so.
+            // What is lost again and again tells of itself rather than of the network: a bad sector that the target tries for long, a
+            // frame too long for the path. It waits for its timer, and doesn't make the window smaller for the others.
+            let early = packet.attempts <= EARLY_ATTEMPTS && matches!(packet.work, Work::Piece(_));
             let deadline = packet.sent + self.timeout(packet.work, packet.attempts.saturating_sub(1));
-            if now < deadline && packet.sent >= self.overtaken {
+            if now < deadline && !(early && packet.number < self.overtaken) {
                 if let Some(packet) = self.flight.get_mut(index) {
-                    packet.check = deadline.min(now + soon);
+                    packet.check = if early { deadline.min(now + soon) } else { deadline };
                 }
                 continue;
             }
-            if let Work::Piece(_) = packet.work {
+            if early {
                 self.window.lost(now, packet.sent);
             }
             self.flight.requeue(index);

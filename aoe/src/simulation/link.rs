@@ -34,6 +34,16 @@ impl<L: Link, C: Fn() -> Instant> FaultyLink<L, C> {
         &self.inner
     }
 
+    /// The link inside. What is received or sent through it directly passes by the faults.
+    pub fn inner_mut(&mut self) -> &mut L {
+        &mut self.inner
+    }
+
+    /// The link inside, alone. What was held back is lost.
+    pub fn into_inner(self) -> L {
+        self.inner
+    }
+
     /// When the next frame that is held back is due, in either direction.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {

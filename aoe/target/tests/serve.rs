@@ -60,7 +60,7 @@ fn packet(name: &str) -> PacketLink {
 }
 
 /// Everything that a client does, over any link.
-fn exercise<L: Link + std::os::fd::AsFd>(link: L, files: &Files) {
+fn exercise<L: Link + std::os::fd::AsFd>(link: L, files: &Files) -> Client<L> {
     let (mut client, disk) = Client::attach(link, DISK);
     assert_eq!((disk.sectors, disk.serial.as_str(), disk.trim), (SECTORS, "KAGERO-00007-001", true));
 
@@ -94,6 +94,7 @@ fn exercise<L: Link + std::os::fd::AsFd>(link: L, files: &Files) {
     client.carry_out(Operation::Trim { blocks: 1 }, ranges).unwrap();
     let statistics = client.initiator.statistics();
     assert_eq!((statistics.refused, statistics.malformed), (0, 0));
+    client
 }
 
 #[test]
@@ -116,6 +117,23 @@ fn over_a_network_with_jumbo_frames() {
         let _running = Running::start(server, vec![packet("kgv0")]).unwrap();
         exercise(packet("kgv1"), &files);
     });
+}
+
+/// Faults at both ends, so that each frame meets them twice.
+#[test]
+fn over_an_unreliable_network() {
+    let faults = "loss=2.5%,duplicate=1%,reorder=2%,corrupt=0.5%,delay=100us,jitter=100us".parse().unwrap();
+    let files = Files::new();
+    let options = memory::Options { mtu: 1_500, ..Default::default() };
+    let (here, there) = MemoryLink::pair(options).unwrap();
+    let here = AnyLink::from(here).with_faults(&faults, 1).unwrap();
+    let there = AnyLink::from(there).with_faults(&faults, 2).unwrap();
+    let running = Running::start(files.server(Access::ReadWrite), vec![there]).unwrap();
+    let client = exercise(here, &files);
+    let (sent, received) = client.link.fault_tally().unwrap();
+    assert!(sent.lost > 0 && received.lost > 0 && received.duplicated > 0 && sent.reordered > 0);
+    assert!(client.initiator.statistics().resends > 0);
+    running.stop().unwrap();
 }
 
 #[test]

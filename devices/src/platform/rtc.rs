@@ -170,15 +170,15 @@ impl Rtc {
         *flags = 0;
     }
 
-    /// Reads `port`. The index cannot be read back.
+    /// Reads `port`. The index cannot be read back: SeaBIOS reads it all the same, and takes ones for "NMIs are masked already".
     ///
     /// # Errors
-    /// [`Fault`] for anything but one byte at 71h.
+    /// [`Fault`] for anything but one byte at 70h or 71h.
     pub fn read(&mut self, port: u16, out: &mut [u8], now: Instant) -> Result<(), Fault> {
         self.settle(now);
         let out = byte_mut(out)?;
         *out = match Port::decode(port)? {
-            Port::Index => return Err(Fault::NoRegister),
+            Port::Index => 0xff,
             Port::Data => match Register::decode(self.index) {
                 Register::Time(field) => self.calendar(now).get(field, self.format()),
                 Register::Alarm(which) => self.alarm[which],

@@ -9,7 +9,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmp /tmp
 mount -t tracefs trace /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
-modprobe -a virtio_pci virtio_console 9pnet_virtio 9p kvm_amd e1000e tun
+modprobe -a virtio_pci virtio_blk virtio_console 9pnet_virtio 9p kvm_amd e1000e tun
 mkdir /share /run/jobs
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /share
 ip link set lo up
