@@ -84,6 +84,22 @@ fn a_log_filter_that_is_wrong_is_named() {
 }
 
 #[test]
+fn an_interface_that_is_not_there_is_named() {
+    for arguments in [
+        &["run", "--disk", "aoe:7.1", "--interface", "nowhere0", "--console", "none"][..],
+        &["discover", "--interface", "nowhere0"],
+    ] {
+        let output = kagero(arguments);
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(
+            line.starts_with("kagero: no interface nowhere0: there ") && line.lines().count() == 1,
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn nothing_half_done_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -1,10 +1,13 @@
 //! The terminal is lent to the guest and always given back. One test, as there is one terminal.
 
+mod common;
+
 use std::os::fd::OwnedFd;
 
 use kagero::console::terminal::{lend, restore};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OutputModes, Termios, tcgetattr};
+
+use common::pty;
 
 #[test]
 fn lent_and_given_back() {
@@ -41,15 +44,4 @@ fn assert_same(left: &Termios, right: &Termios) {
 
 fn as_fd(fd: &OwnedFd) -> std::os::fd::BorrowedFd<'_> {
     std::os::fd::AsFd::as_fd(fd)
-}
-
-/// A terminal of our own: both of its ends.
-fn pty() -> (OwnedFd, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
-    let terminal = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
-    (master, terminal)
 }

@@ -36,6 +36,7 @@ pub struct Console(Arc<Shared>);
 struct Shared {
     input: Input,
     output: Option<Output>,
+    on_terminal: bool,
     watch: Mutex<Watch>,
     stop: Stop,
     recorder: Recorder,
@@ -44,6 +45,8 @@ struct Shared {
 #[derive(Debug)]
 struct Watch {
     bytes: u64,
+    /// Whether the guest has left its cursor within a line.
+    within_line: bool,
     expect: Option<Matcher>,
     milestones: Milestones,
 }
@@ -71,10 +74,16 @@ impl Console {
             ConsoleSink::File(path) => Some(Output::new(create(path)?, stop)),
             ConsoleSink::None => None,
         };
-        let watch = Watch { bytes: 0, expect: expect.map(Matcher::new), milestones: Milestones::default() };
+        let watch = Watch {
+            bytes: 0,
+            within_line: false,
+            expect: expect.map(Matcher::new),
+            milestones: Milestones::default(),
+        };
         Ok(Self(Arc::new(Shared {
             input: Input::new().context("the console's event")?,
             output: output.transpose().context("the console's thread")?,
+            on_terminal: *sink == ConsoleSink::Stdio && io::stdout().is_terminal(),
             watch: Mutex::new(watch),
             stop: stop.clone(),
             recorder: recorder.clone(),
@@ -89,6 +98,7 @@ impl Console {
         }
         let mut watch = self.watch();
         watch.bytes += bytes.len() as u64;
+        watch.within_line = bytes.last().map_or(watch.within_line, |&last| last != b'\n');
         for &byte in bytes {
             if let Some(name) = watch.milestones.push(byte) {
                 self.0.recorder.phase(name);
@@ -177,10 +187,17 @@ impl Console {
     /// Writes out what is waiting, and puts the counts into the report.
     pub fn close(&self) {
         self.0.input.close();
+        let (bytes_out, within_line) = {
+            let watch = self.watch();
+            (watch.bytes, watch.within_line)
+        };
         if let Some(output) = &self.0.output {
+            // What we say next on the same terminal begins on a line of its own.
+            if within_line && self.0.on_terminal {
+                output.push(b"\r\n");
+            }
             output.close();
         }
-        let bytes_out = self.watch().bytes;
         let (taken, dropped) = self.0.input.counts();
         self.0.recorder.with(|report| {
             report.console.bytes_out = bytes_out;
