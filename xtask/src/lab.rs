@@ -63,7 +63,7 @@ fn shell(l1: &L1, socket: &std::path::Path) -> Result<u8> {
     );
     let port = UnixStream::connect(socket).context("L1's second serial port")?;
     let terminal = Raw::new()?;
-    let job =
+    let mut job =
         l1.spawn("export TERM=vt100 HOME=/root; cd /root; exec cttyhack sh -l </dev/ttyS1 >/dev/ttyS1 2>&1")?;
     let (mut from_l1, mut to_l1) = (port.try_clone()?, port);
     std::thread::spawn(move || io::copy(&mut from_l1, &mut Unbuffered(io::stdout())));
