@@ -4,6 +4,7 @@ use crate::folder::Folder;
 use crate::l1::{Builder, L1};
 use crate::network::Namespace;
 use crate::process::Process;
+use crate::transcript::Transcript;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,14 +44,21 @@ pub fn with_kagero() -> Result<Builder> {
 pub struct TwoMachines {
     /// The machine where Kagero runs the guest.
     pub l1: L1,
-    target: Process,
+    /// The other machine.
+    pub target: Target,
+}
+
+/// The target on L0, `kagero serve`, in a network namespace of its own.
+#[derive(Debug)]
+pub struct Target {
+    process: Process,
     network: Namespace,
     image: PathBuf,
     folder: Folder,
 }
 
 impl TwoMachines {
-    /// Starts both with a network of `mtu`. The target serves a copy of `image`, which [`Self::image`] names.
+    /// Starts both with a network of `mtu`. The target serves a copy of `image`, which [`Target::image`] names.
     ///
     /// # Errors
     /// One of them doesn't start.
@@ -62,27 +70,37 @@ impl TwoMachines {
         network.add_tap(TAP, mtu)?;
         // First the machine: a tap has no carrier, and counts as down, until someone has it open.
         let l1 = with_kagero()?.network(&network, TAP, mtu).start()?;
-        let target = serve(&network, &copy, &folder.path().join("target.log"))?;
-        Ok(TwoMachines { l1, target, network, image: copy, folder })
+        let process = serve(&network, &copy, &folder.path().join("target.log"))?;
+        Ok(TwoMachines { l1, target: Target { process, network, image: copy, folder } })
+    }
+}
+
+impl Target {
+    /// Kills it with SIGKILL.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
     }
 
-    /// The target's process, to look at its log or to kill it.
-    pub fn target(&mut self) -> &mut Process {
-        &mut self.target
-    }
-
-    /// Starts the target again after it was killed.
+    /// Starts it again after it was killed.
     ///
     /// # Errors
     /// It doesn't start.
-    pub fn restart_target(&mut self) -> Result<()> {
-        self.target = serve(&self.network, &self.image, &self.folder.path().join("target.log"))?;
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = serve(&self.network, &self.image, &self.folder.path().join("target.log"))?;
         Ok(())
     }
 
-    /// The image that the target serves.
+    /// The image that it serves.
     pub fn image(&self) -> &Path {
         &self.image
+    }
+
+    /// What it writes.
+    pub fn log(&mut self) -> &mut Transcript {
+        self.process.log()
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the images and the lab are made with.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     // Guest images: bootstrap, partition, format, boot loader.
     "mmdebstrap",
     "fdisk",
@@ -25,6 +25,8 @@ const PACKAGES: [&str; 14] = [
     // Networks for tests, and a target of others to compare with.
     "iproute2",
     "vblade",
+    // Verifies data in the tiny guest.
+    "fio",
     // The lab's machine, and firmware for Kagero's guests.
     "ipxe-qemu",
     "qemu-system-common",
