@@ -13,7 +13,7 @@ use kagero_target::{Access, Running, Server};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock;
-use crate::config::{Disk, RunConfig, Source, TargetLoss};
+use crate::config::{Disk, Faults, RunConfig, Source, TargetLoss};
 use crate::error::{Error, UserError};
 use crate::memory::GuestRam;
 use crate::progress::Waiting;
@@ -81,6 +81,14 @@ fn open(config: &RunConfig) -> Result<Attached, Error> {
             .enumerate()
             .map(|(index, link)| link.captured(&numbered(path, index)))
             .collect::<Result<_, _>>()?;
+    }
+    if !config.faults.is_none() {
+        let Faults { network, seed, .. } = &config.faults;
+        links = (*seed..)
+            .zip(links)
+            .map(|(seed, link)| link.with_faults(network, seed))
+            .collect::<Result<_, _>>()
+            .context("the faults' timer")?;
     }
     let target = match built_in {
         Some((_, link)) => Some(Running::start(server, vec![link]).context("the built-in target")?),

@@ -89,6 +89,10 @@ pub const PM_BASE: u16 = 0x600;
 /// The interrupts to which firmware routes PCI's PIRQA to PIRQD.
 pub const PIRQS: [u8; 4] = [10, 10, 11, 11];
 
+/// Writes to these ports (first, how many) have no effect that anyone could see before the next access: KVM may keep them until
+/// then. They are the command blocks' parameters, from Features to Device, and the debug port.
+pub const COALESCED: [(u16, u16); 3] = [(0x1f1, 6), (0x171, 6), (0x402, 1)];
+
 /// All of it.
 pub const BOARD: [Part; 19] = [
     fixed(Device::IsaDma, 0x00, 0x0f, None),

@@ -66,7 +66,7 @@ static BAD_ACCESS: Limit = Limit::new("bad-access");
 
 /// The board in operation.
 ///
-/// Lock order: the map of ports, the chipset, the storage path; each may be skipped, and the map is never held while a device is
+/// Lock order: kept-back writes, the map of ports, the chipset, the storage path; each may be skipped, and the map is never held while a device is
 /// accessed.
 pub struct Bus {
     map: RwLock<Vec<Decoded>>,
@@ -75,6 +75,7 @@ pub struct Bus {
     control: Arc<Control>,
     trace: Trace,
     recorder: Recorder,
+    order: Mutex<()>,
     driver_seen: AtomicBool,
     accesses: [Accesses; BOARD.len()],
     bad: BadAccesses,
@@ -99,10 +100,17 @@ impl Bus {
             control,
             trace,
             recorder,
+            order: Mutex::new(()),
             driver_seen: AtomicBool::new(false),
             accesses: Default::default(),
             bad: BadAccesses::default(),
         }
+    }
+
+    /// Lets one CPU at a time carry out writes that KVM has kept back: so a CPU that comes later finds them done.
+    pub(crate) fn in_order(&self, carry_out: impl FnOnce()) {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        carry_out();
     }
 
     /// The guest reads ports: one access of `width` bytes, or a string instruction's many.
@@ -164,7 +172,7 @@ impl Bus {
         self.bad_mmio(gpa, Direction::Write);
     }
 
-    /// Accesses to each of the board's devices: name, reads, writes. One for each exit, however many bytes it moved.
+    /// Accesses to each of the board's devices: name, reads, writes. A string instruction's many count as one.
     pub fn accesses(&self) -> impl Iterator<Item = (&'static str, u64, u64)> + '_ {
         BOARD.iter().zip(&self.accesses).map(|(part, count)| {
             let (reads, writes) = (&count.reads, &count.writes);

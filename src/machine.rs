@@ -79,6 +79,10 @@ impl Machine {
             plan.recorder.clone(),
         ));
         plan.storage.power_on(lines);
+        board::COALESCED
+            .into_iter()
+            .try_for_each(|(first, count)| vm.coalesce(first, count))
+            .map_err(refused)?;
 
         let cpus: Vec<VcpuFd> = (0..plan.cpus)
             .map(|id| vm.create_cpu(id, plan.cpus))

@@ -19,6 +19,8 @@ pub(crate) struct Exits {
     pub mmio_read: AtomicU64,
     /// Writes of such addresses.
     pub mmio_write: AtomicU64,
+    /// Not exits: writes that KVM kept until the next exit.
+    pub coalesced: AtomicU64,
     /// A signal, or the kernel had something else to do.
     pub interrupted: AtomicU64,
     /// Anything else.
@@ -27,14 +29,15 @@ pub(crate) struct Exits {
 
 impl Exits {
     /// Name and count of each kind.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 6] {
-        let Exits { io_in, io_out, mmio_read, mmio_write, interrupted, other } = self;
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 7] {
+        let Exits { io_in, io_out, mmio_read, mmio_write, coalesced, interrupted, other } = self;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("io_in", get(io_in)),
             ("io_out", get(io_out)),
             ("mmio_read", get(mmio_read)),
             ("mmio_write", get(mmio_write)),
+            ("coalesced", get(coalesced)),
             ("interrupted", get(interrupted)),
             ("other", get(other)),
         ]
@@ -58,6 +61,7 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
         let access = match cpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => Access::In { port, data: data.as_mut_ptr(), bytes: data.len() },
             Ok(VcpuExit::IoOut(port, data)) => Access::Out { port, data: data.as_ptr(), bytes: data.len() },
+            // No device has memory of its own yet, so these need not wait for what was kept back.
             Ok(VcpuExit::MmioRead(gpa, data)) => {
                 count(&exits.mmio_read);
                 bus.mmio_read(gpa, data);
@@ -92,6 +96,7 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
                 Access::Done
             }
         };
+        bus.in_order(|| take_coalesced(&mut cpu, id, bus, exits));
         match access {
             Access::In { port, data, bytes } => {
                 count(&exits.io_in);
@@ -112,6 +117,16 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
             }
             Access::Done => {}
         }
+    }
+}
+
+/// Carries out the writes that KVM kept back, oldest first. The ring is the machine's, whichever CPU reads it.
+fn take_coalesced(cpu: &mut VcpuFd, id: u8, bus: &Bus, exits: &Exits) {
+    // Without a ring there is nothing in it.
+    while let Ok(Some(write)) = cpu.coalesced_mmio_read() {
+        count(&exits.coalesced);
+        let data = write.data.get(..write.len as usize).unwrap_or_default();
+        bus.io_write(id, write.phys_addr as u16, data.len(), data);
     }
 }
 

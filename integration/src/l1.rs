@@ -8,12 +8,14 @@ mod control;
 
 pub use builder::Builder;
 
+use crate::folder::Folder;
 use crate::process::Process;
 use crate::transcript::{POLL, Transcript};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use control::Control;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -71,6 +73,15 @@ impl L1 {
     /// QEMU's process id on L0.
     pub fn pid(&self) -> u32 {
         self.qemu.pid()
+    }
+
+    /// Whether it still lives.
+    ///
+    /// # Errors
+    /// It died; the error holds its console's last lines.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.control.is_connected(), "L1 died; {}", self.last_words());
+        Ok(())
     }
 
     /// Runs a shell script in L1 to its end.
@@ -202,6 +213,28 @@ impl Job<'_> {
         })
     }
 
+    /// Copies what it writes to standard output to `out` as it comes, until it ends. Returns the exit code.
+    ///
+    /// # Errors
+    /// L1 died, it still runs after `patience` (then it is killed), or `out` can't be written to.
+    pub fn stream(&mut self, out: &mut impl Write, patience: Duration) -> Result<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Asked before the look, so that its last words are copied too.
+            let ended = self.exit_code();
+            out.write_all(&self.stdout.rest())?;
+            out.flush()?;
+            match ended {
+                Some(code) => return Ok(code),
+                None if Instant::now() > deadline => {
+                    return self.wait(Duration::ZERO).map(|output| output.code);
+                }
+                None => self.l1.check()?,
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// Sends a signal, such as "KILL", to the script and all that it started.
     ///
     /// # Errors
@@ -239,31 +272,5 @@ impl Job<'_> {
 impl L1 {
     fn last_words(&self) -> String {
         format!("its console: {}", Transcript::new(self.folder.path().join("console.log")).last_lines())
-    }
-}
-
-/// The folder of one run, below `target/lab/runs`. It is removed with the run unless the test panics or
-/// `KAGERO_KEEP_RUNS` is set.
-#[derive(Debug)]
-struct Folder(Option<tempfile::TempDir>);
-
-impl Folder {
-    fn new() -> Result<Folder> {
-        let runs = kagero_images::cache_dir().join("runs");
-        fs::create_dir_all(&runs).with_context(|| format!("{}", runs.display()))?;
-        Ok(Folder(Some(tempfile::Builder::new().prefix("l1-").tempdir_in(runs)?)))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.as_ref().expect("only drop takes it").path()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if std::thread::panicking() || std::env::var_os("KAGERO_KEEP_RUNS").is_some() {
-            let kept = self.0.take().expect("dropped once").keep();
-            eprintln!("lab: kept {}", kept.display());
-        }
     }
 }

@@ -17,20 +17,25 @@
 //! ```
 //!
 //! - [`l1`]: an L1, its jobs and their consoles.
+//! - [`machines`]: L1s with Kagero in them, alone and with a target on L0.
 //! - [`network`]: network namespaces and taps on L0, for the two-machine form.
 //! - [`process`]: processes on L0, such as the target; they end when the test ends, however it ends.
 //! - [`transcript`]: a growing log and waiting for what it will say.
 //! - [`exits`]: counting a guest's exits, exactly.
 //! - [`qemu`]: guests in plain QEMU, to compare.
+//! - [`report`]: reading what `kagero run --report` wrote.
 //! - [`retry`]: retries that are counted and reported.
 //! - [`boot_sector`]: a guest of 512 bytes.
 
 pub mod boot_sector;
 mod child;
 pub mod exits;
+mod folder;
 pub mod l1;
+pub mod machines;
 pub mod network;
 pub mod process;
 pub mod qemu;
+pub mod report;
 pub mod retry;
 pub mod transcript;

@@ -1,7 +1,8 @@
 //! A growing log file and waiting for what it will say.
 
 use anyhow::{Result, bail};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub struct Transcript {
     path: PathBuf,
-    at: usize,
+    at: u64,
 }
 
 impl Transcript {
@@ -31,14 +32,27 @@ impl Transcript {
         String::from_utf8_lossy(&fs::read(&self.path).unwrap_or_default()).into_owned()
     }
 
+    /// What was written since the last match or the last `rest`, whichever came later, and goes on after it.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let rest = self.unread();
+        self.at += rest.len() as u64;
+        rest
+    }
+
     /// Looks for `needle` after the last match. Returns what came before it, and goes on after it.
     pub fn take(&mut self, needle: &str) -> Option<String> {
-        let bytes = fs::read(&self.path).ok()?;
-        let rest = bytes.get(self.at..)?;
+        let rest = self.unread();
         let found = rest.windows(needle.len().max(1)).position(|window| window == needle.as_bytes())?;
-        let before = String::from_utf8_lossy(&rest[..found]).into_owned();
-        self.at += found + needle.len();
-        Some(before)
+        self.at += (found + needle.len()) as u64;
+        Some(String::from_utf8_lossy(&rest[..found]).into_owned())
+    }
+
+    fn unread(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Ok(mut file) = File::open(&self.path) {
+            let _ = file.seek(SeekFrom::Start(self.at)).and_then(|_| file.read_to_end(&mut bytes));
+        }
+        bytes
     }
 
     /// Waits until `needle` is written after the last match; returns as [`Self::take`].
@@ -87,6 +101,9 @@ mod tests {
         assert_eq!(log.take("login:").as_deref(), Some("boot\n"));
         assert!(log.take("login:").is_none(), "the same words are not found twice");
         assert_eq!(log.take("# ").as_deref(), Some(" root\n"));
+        fs::write(file.path(), "boot\nlogin: root\n# uptime").unwrap();
+        assert_eq!(log.rest(), b"uptime");
+        assert_eq!(log.rest(), b"");
         let error = log.expect("never", Duration::ZERO, || true).unwrap_err();
         assert!(error.to_string().contains("\"never\""), "{error}");
         let error = log.expect("never", Duration::from_secs(60), || false).unwrap_err();

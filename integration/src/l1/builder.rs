@@ -1,9 +1,12 @@
 //! What an L1 is given, and starting it.
 
+use super::L1;
 use super::control::Control;
-use super::{Folder, L1};
+use crate::folder::Folder;
 use crate::network::Namespace;
 use crate::process::Process;
+use crate::retry;
+use crate::transcript::Transcript;
 use anyhow::{Context, Result, bail, ensure};
 use kagero_images::initramfs::Initramfs;
 use kagero_images::kernel::Kernel;
@@ -122,7 +125,7 @@ impl Builder {
         for retries in 0..START_TRIES {
             match self.try_start(&kernel, retries)? {
                 Ok(l1) => return Ok(l1),
-                Err(stall) => eprintln!("lab: retry {} of {START_TRIES}: {stall:#}", retries + 1),
+                Err(stall) => retry::count("L1's start", retries + 1, &stall),
             }
         }
         bail!("L1 did not start in {START_TRIES} tries of {START_PATIENCE:?}")
@@ -130,7 +133,7 @@ impl Builder {
 
     /// The outer error is ours or the machine's; the inner one is a stall, worth another try.
     fn try_start(&self, kernel: &Kernel, retries: u32) -> Result<Result<L1>> {
-        let folder = Folder::new()?;
+        let folder = Folder::new("l1")?;
         let dir = folder.path();
         fs::create_dir(dir.join("share"))?;
         self.initramfs(kernel)?.write(&dir.join("l1.cpio"))?;
@@ -142,7 +145,7 @@ impl Builder {
             Err(e) => return Err(e.context(format!("QEMU: {}", qemu.log().last_lines()))),
         };
         if let Err(stall) = control.wait_ready(START_PATIENCE) {
-            let console = crate::transcript::Transcript::new(dir.join("console.log"));
+            let console = Transcript::new(dir.join("console.log"));
             return Ok(Err(stall.context(format!("console: {}", console.last_lines()))));
         }
         let ready_in = started.elapsed();

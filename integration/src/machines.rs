@@ -1,0 +1,97 @@
+//! L1s with Kagero in them: alone, and with its target on L0 as the second machine.
+
+use crate::folder::Folder;
+use crate::l1::{Builder, L1};
+use crate::network::Namespace;
+use crate::process::Process;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The firmware of Debian's package seabios; it is at the same place in L1.
+pub const FIRMWARE: &str = "/usr/share/seabios/bios-256k.bin";
+
+/// The target's address in [`TwoMachines`].
+pub const TARGET: &str = "7.1";
+
+const TAP: &str = "tap0";
+
+/// The Kagero that is tested: the release build, or what the environment variable `KAGERO` names.
+///
+/// # Errors
+/// It is not there.
+pub fn kagero() -> Result<PathBuf> {
+    let built = || kagero_images::cache_dir().join("../release/kagero");
+    let path = std::env::var_os("KAGERO").map_or_else(built, PathBuf::from);
+    ensure!(path.is_file(), "{}: not there; run `cargo build --release`", path.display());
+    Ok(path)
+}
+
+/// An L1 that will have Kagero as `kagero` and the firmware where Kagero looks for it.
+///
+/// # Errors
+/// Kagero is not built, or the package seabios is not installed.
+pub fn with_kagero() -> Result<Builder> {
+    ensure!(Path::new(FIRMWARE).is_file(), "{FIRMWARE}: not installed; run `cargo xtask setup`");
+    Ok(L1::builder().program(kagero()?).file(FIRMWARE, FIRMWARE))
+}
+
+/// Kagero in an L1, and on L0 a target that it reaches over a network card and a tap.
+///
+/// In L1: `kagero run --disk aoe:7.1 --interface eth0`.
+#[derive(Debug)]
+pub struct TwoMachines {
+    /// The machine where Kagero runs the guest.
+    pub l1: L1,
+    target: Process,
+    network: Namespace,
+    image: PathBuf,
+    folder: Folder,
+}
+
+impl TwoMachines {
+    /// Starts both with a network of `mtu`. The target serves a copy of `image`, which [`Self::image`] names.
+    ///
+    /// # Errors
+    /// One of them doesn't start.
+    pub fn start(image: &Path, mtu: u32) -> Result<TwoMachines> {
+        let folder = Folder::new("target")?;
+        let copy = folder.path().join("disk.img");
+        kagero_images::disk::copy(image, &copy)?;
+        let network = Namespace::new()?;
+        network.add_tap(TAP, mtu)?;
+        // First the machine: a tap has no carrier, and counts as down, until someone has it open.
+        let l1 = with_kagero()?.network(&network, TAP, mtu).start()?;
+        let target = serve(&network, &copy, &folder.path().join("target.log"))?;
+        Ok(TwoMachines { l1, target, network, image: copy, folder })
+    }
+
+    /// The target's process, to look at its log or to kill it.
+    pub fn target(&mut self) -> &mut Process {
+        &mut self.target
+    }
+
+    /// Starts the target again after it was killed.
+    ///
+    /// # Errors
+    /// It doesn't start.
+    pub fn restart_target(&mut self) -> Result<()> {
+        self.target = serve(&self.network, &self.image, &self.folder.path().join("target.log"))?;
+        Ok(())
+    }
+
+    /// The image that the target serves.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+}
+
+fn serve(network: &Namespace, image: &Path, log: &Path) -> Result<Process> {
+    let mut command = network.command(kagero()?);
+    let mut export = std::ffi::OsString::from(format!("{TARGET}="));
+    export.push(image);
+    command.args(["serve", "--interface", TAP]).arg(export);
+    let mut target = Process::start(command, log)?;
+    target.expect("serving", Duration::from_secs(10)).context("starting the target on L0")?;
+    Ok(target)
+}
