@@ -37,7 +37,7 @@ pub struct Report {
     pub boots: u32,
     /// VM exits to user space, by kind.
     pub exits: BTreeMap<String, u64>,
-    /// VM exits to user space for register accesses, by device.
+    /// Register accesses by device, coalesced ones too; a string instruction counts once.
     pub accesses: BTreeMap<String, u64>,
     /// The guest's accesses that no device answered.
     pub bus: Bus,

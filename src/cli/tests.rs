@@ -333,3 +333,69 @@ fn expect_text(text: &str, file: &str) {
     let expected = fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
 }
+
+/// The text of a page in docs/.
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
+}
+
+#[test]
+fn the_documentation_names_every_flag() {
+    let page = page("command-line.md");
+    for command in ["run", "serve", "discover"] {
+        let cli = Cli::command();
+        let flags = cli.find_subcommand(command).unwrap().get_arguments().filter_map(clap::Arg::get_long);
+        for flag in flags.filter(|&flag| flag != "help") {
+            assert!(page.contains(&format!("--{flag}")), "--{flag} of {command}");
+        }
+    }
+}
+
+/// The examples are complete: they differ from what is refused only in files that are not there.
+#[test]
+fn the_documentation_s_configuration_files_can_be_read() {
+    let page = page("command-line.md");
+    let mut examples = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let run: RunOptions =
+        crate::config::file::parse(Path::new("vm.toml"), examples.next().unwrap(), &known_keys("run"))
+            .unwrap();
+    assert_eq!(run.disk.len(), 2);
+    let serve: ServeOptions =
+        crate::config::file::parse(Path::new("serve.toml"), examples.next().unwrap(), &known_keys("serve"))
+            .unwrap();
+    assert_eq!(serve.exports.len(), 2);
+    assert!(examples.next().is_none());
+}
+
+#[test]
+fn the_documentation_names_every_field_of_the_report() {
+    use crate::report::{DiskReport, End, Phase, Report};
+
+    fn names(value: &serde_json::Value, out: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    out.push(name.clone());
+                    // The words of the configuration file have a page of their own.
+                    if name != "config" {
+                        names(value, out);
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| names(item, out)),
+            _ => {}
+        }
+    }
+
+    let report = Report {
+        end: Some(End { how: String::new(), signal: None, error: None, exit_code: 0 }),
+        phases: vec![Phase { name: String::new(), ms: 0, boot: 1 }],
+        disks: vec![DiskReport::default()],
+        ..Report::default()
+    };
+    let mut fields = Vec::new();
+    names(&serde_json::to_value(report).unwrap(), &mut fields);
+    let page = page("report.md");
+    let missing: Vec<_> = fields.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty() && fields.len() > 40, "{missing:?}");
+}
