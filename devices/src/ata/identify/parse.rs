@@ -122,3 +122,84 @@ fn text(data: &[u8; 512], words: core::ops::Range<usize>) -> String {
         .collect();
     text.trim().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ata::Settings;
+    use crate::ata::identify::{Position, build};
+    use proptest::prelude::*;
+
+    fn with(words: &[(usize, u16)]) -> [u8; 512] {
+        let mut data = [0; 512];
+        for (n, word) in words {
+            data[2 * n..2 * n + 2].copy_from_slice(&word.to_le_bytes());
+        }
+        data
+    }
+
+    /// What vblade 25 sends: nothing of 53, 63 to 68, 80, 82, 85, 88, 255, and names that end with zeros.
+    #[test]
+    fn a_simple_target_is_understood() {
+        let mut data = with(&[
+            (47, 0x8000),
+            (49, 0x0200),
+            (50, 0x4000),
+            (83, 0x5400),
+            (84, 0x4000),
+            (86, 0x1400),
+            (87, 0x4000),
+            (93, 0x400b),
+            (60, 0x2000),
+            (100, 0x2000),
+        ]);
+        data[20..28].copy_from_slice(b"i:1e\0\0\0\0");
+        let identity = parse(&data).expect("a disk");
+        assert_eq!((identity.disk.sectors, identity.disk.serial.as_str()), (0x2000, ":ie1"));
+        assert!(identity.ext && identity.flush && !identity.flush_ext && !identity.fua && !identity.dma);
+        assert!(!identity.disk.trim);
+    }
+
+    #[test]
+    fn what_is_no_disk_of_ours_is_named() {
+        const DISK: [(usize, u16); 2] = [(49, 0x0200), (60, 8)];
+        let parse =
+            |words: &[(usize, u16)]| parse(&with(&[&DISK[..], words].concat())).map(|it| it.disk.sectors);
+        assert_eq!(parse(&[]), Ok(8));
+        assert_eq!(parse(&[(0, 0x8580)]), Err(NotADisk::Packet));
+        assert_eq!(parse(&[(49, 0)]), Err(NotADisk::NoLba));
+        assert_eq!(parse(&[(60, 0)]), Err(NotADisk::Empty));
+        assert_eq!(parse(&[(255, 0x00a5)]), Err(NotADisk::Checksum));
+        assert_eq!(parse(&[(106, 0x5000), (117, 2_048)]), Err(NotADisk::SectorSize));
+        assert_eq!(parse(&[(106, 0x5000), (117, 256)]), Ok(8));
+        assert_eq!(parse(&[(100, 99)]), Ok(8), "48-bit addresses are not claimed");
+        assert_eq!(parse(&[(83, 0x4400), (100, 99)]), Ok(99));
+    }
+
+    proptest! {
+        #[test]
+        fn our_own_data_comes_back(
+            sectors in 1u64..=1 << 48,
+            serial in "[!-~]([ -~]{0,18}[!-~])?",
+            model in "([!-~]([ -~]{0,38}[!-~])?)?",
+            trim in any::<bool>(),
+        ) {
+            let disk = Disk { sectors, serial, model, trim };
+            let data = build(&disk, &Settings::power_on(sectors), Position::Device1);
+            let identity = parse(&data);
+            prop_assert_eq!(identity.as_ref().map(|it| &it.disk), Ok(&disk));
+            prop_assert!(identity.is_ok_and(|it| it.ext && it.dma && it.fua && it.flush && it.flush_ext));
+
+            let mut damaged = data;
+            damaged[100] ^= 0x10;
+            prop_assert_eq!(parse(&damaged), Err(NotADisk::Checksum));
+        }
+
+        #[test]
+        fn no_data_upsets_it(data in proptest::collection::vec(any::<u8>(), 512)) {
+            if let Ok(data) = <[u8; 512]>::try_from(data) {
+                let _any = parse(&data);
+            }
+        }
+    }
+}
