@@ -28,11 +28,9 @@ pub(crate) fn image(kind: &Kind) -> Result<()> {
     setup::setup()?;
     match kind {
         Kind::Debian { output, size, rebuild } => {
-            let mut image = Image::default();
-            image.size = size.checked_mul(1 << 20).context("--size is too large")?;
-            if let Some(output) = output {
-                image.output = output.clone();
-            }
+            let size = size.checked_mul(1 << 20).context("--size is too large")?;
+            let output = output.clone().unwrap_or_else(|| Image::default().output);
+            let image = Image { output, size };
             debian(&image, *rebuild)
         }
     }

@@ -1,6 +1,6 @@
 //! Set-up: the Debian packages that images and the lab need, and the lab's kernel.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use kagero_images::apt::{Source, codename, sources};
 use kagero_images::cache_dir;
 use kagero_images::command::{command, last_lines, text};
@@ -96,7 +96,15 @@ fn install(packages: &[&str]) -> Result<()> {
         "not root, and Debian packages are missing; run `cargo xtask setup` as root, or install them yourself: {}",
         packages.join(" ")
     );
-    update();
+    // Other sources of this machine may be out of order, which is not our concern unless the installation fails.
+    let updated = update();
+    fetch_and_install(packages).map_err(|e| match updated {
+        Err(earlier) => anyhow!("{earlier:#}; then {e:#}"),
+        Ok(()) => e,
+    })
+}
+
+fn fetch_and_install(packages: &[&str]) -> Result<()> {
     let candidate = text(command(["apt-cache", "policy", QEMU]).env("LC_ALL", "C"))?;
     let candidate =
         candidate.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")).unwrap_or("").to_owned();
@@ -109,18 +117,16 @@ fn install(packages: &[&str]) -> Result<()> {
     if !newer.is_empty() {
         let suite = format!("{}-backports", codename()?);
         if add_suite(&suite)? {
-            update();
+            let _ = update();
         }
         apt_get(&["install", "-t", &suite], &newer)?;
     }
     Ok(())
 }
 
-/// Other sources of this machine may be out of order, which is not our concern: what we miss, the installation names.
-fn update() {
-    if let Err(e) = apt_get(&["update"], &[]) {
-        eprintln!("warning: {e:#}");
-    }
+/// Unlike plain `apt-get update`, fails when any source could not be fetched.
+fn update() -> Result<()> {
+    apt_get(&["update", "-o", "APT::Update::Error-Mode=any"], &[])
 }
 
 fn apt_get(words: &[&str], packages: &[&str]) -> Result<()> {
@@ -141,14 +147,19 @@ fn explain(said: &str) -> String {
         ("No space left on device", "the disk is full; free some space and try again"),
         ("don't have enough free space", "the disk is full; free some space and try again"),
         ("Temporary failure resolving", "Debian's mirror can't be reached; check the network or /etc/apt"),
+        ("Could not resolve", "Debian's mirror can't be reached; check the network or /etc/apt"),
         ("Could not connect", "Debian's mirror can't be reached; check the network or /etc/apt"),
         ("Failed to fetch", "Debian's mirror doesn't answer as it should; check the network or /etc/apt"),
+        (
+            "has no installation candidate",
+            "apt does not know where to get this; check /etc/apt for Debian's component main",
+        ),
         ("Unable to locate package", "apt knows no such package; check /etc/apt for Debian's component main"),
         ("Could not get lock", "another apt is running; wait for it and try again"),
     ];
-    let errors: String =
-        said.lines().filter(|line| line.starts_with("E:")).map(|line| format!("{line}\n")).collect();
-    let what = last_lines(if errors.is_empty() { said } else { &errors }, 3);
+    // The first error is the cause of the others.
+    let error = said.lines().find(|line| line.starts_with("E:"));
+    let what = error.map_or_else(|| last_lines(said, 3), |line| line.trim_end().to_owned());
     match mend.iter().find(|(sign, _)| said.contains(sign)) {
         Some((_, mend)) => format!("{mend} ({what})"),
         None => what,
