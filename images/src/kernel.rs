@@ -31,7 +31,12 @@ impl Kernel {
             let new = tempfile::Builder::new().prefix("kernel-").tempdir_in(&cache)?;
             unpack_package(new.path()).context("fetching Debian's kernel")?;
             let _ = fs::remove_dir_all(&root);
-            fs::rename(new.keep(), &root)?;
+            // Another process may have been quicker, with the same kernel.
+            if let Err(e) = fs::rename(new.path(), &root)
+                && !root.join("complete").exists()
+            {
+                return Err(e).with_context(|| format!("{}", root.display()));
+            }
         }
         Kernel::open(&root)
     }
