@@ -1,1 +1,3 @@
 //! Kagero.
+
+pub mod boot;
