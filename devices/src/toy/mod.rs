@@ -77,11 +77,10 @@ impl Rng {
 
     /// So many bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            bytes.extend(self.number().to_le_bytes());
+        let mut bytes = vec![0; count];
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.number().to_le_bytes()[..chunk.len()]);
         }
-        bytes.truncate(count);
         bytes
     }
 }

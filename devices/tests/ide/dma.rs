@@ -247,6 +247,22 @@ fn without_the_bus_master_enable_bit_memory_is_out_of_reach() {
 }
 
 #[test]
+fn the_bus_master_enable_bit_counts_during_a_transfer_too() {
+    for code in [0xc8, 0xca] {
+        let mut m = Machine::new();
+        m.table(&[(BUFFER, 512 | EOT)]);
+        m.bm_out(0, if code == 0xc8 { 9 } else { 1 });
+        m.issue(code, 0, 1, 20);
+        let before = m.sectors(20, 1).to_vec();
+        m.disks.poll(&mut m.ide);
+        assert_eq!(m.ide.write_config(4, &[1, 0]).count(), 0);
+        m.settle();
+        assert_eq!((m.bm_in(2), m.inb(7)), (ERROR | INTERRUPT, FAILED));
+        assert_eq!((m.peek(BUFFER, 512), m.sectors(20, 1)), (vec![0; 512], &before[..]));
+    }
+}
+
+#[test]
 fn a_bad_sector_ends_the_command() {
     let mut m = Machine::new();
     m.disks.bad = Some((23, error::UNC));

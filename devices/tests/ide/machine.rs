@@ -27,10 +27,13 @@ pub(crate) fn disk(name: &str, sectors: u64) -> Disk {
 }
 
 impl Machine {
-    /// Disks of these sizes: primary 0 and 1, secondary 0 and 1. Their contents are random.
+    /// Disks of these sizes: primary 0 and 1, secondary 0 and 1. Their contents are random, or zeros past 66,000 sectors.
     pub(crate) fn with(sectors: [u64; 4], pace: Pace) -> Self {
         let mut rng = Rng::new(7);
-        let contents = sectors.map(|sectors| rng.bytes(sectors as usize * SECTOR as usize)).to_vec();
+        let contents = sectors.map(|sectors| match sectors as usize * SECTOR as usize {
+            bytes if sectors > 66_000 => vec![0; bytes],
+            bytes => rng.bytes(bytes),
+        });
         let mut n = 0;
         let disks = sectors.map(|sectors| {
             n += 1;
@@ -38,7 +41,7 @@ impl Machine {
         });
         let mut ide = Ide::new(disks);
         assert_eq!(ide.write_config(4, &[5, 0]).count(), 0, "I/O and bus master, no base yet");
-        Machine { ide, mem: Memory::new(16 << 20), disks: Disks::new(contents, pace, 11) }
+        Machine { ide, mem: Memory::new(16 << 20), disks: Disks::new(contents.to_vec(), pace, 11) }
     }
 
     /// A disk of 8,192 sectors as primary device 0.

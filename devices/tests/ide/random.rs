@@ -209,7 +209,7 @@ fn recover(m: &mut Machine, believed: &mut Believed) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_upsets_the_controller(acts in proptest::collection::vec(act(), 100..300), seed in any::<u64>()) {

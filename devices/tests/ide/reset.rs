@@ -89,6 +89,21 @@ fn a_cancellation_comes_before_the_next_command() {
     assert_ne!(second.tag, tag);
 }
 
+/// Tags follow each other, so a confused network may name one that was not yet given out.
+#[test]
+fn an_answer_before_its_command_is_ignored() {
+    let mut m = Machine::new();
+    m.issue(0xe7, 0, 0, 0);
+    let Tag(first) = started(&mut m);
+    m.ide.complete(&m.mem, Tag(first), Outcome::Done);
+    m.issue(0x20, 0, 1, 3);
+    m.ide.complete(&m.mem, Tag(first + 2), Outcome::Done);
+    assert_eq!(m.status(), 0x80);
+    assert_eq!(started(&mut m), Tag(first + 2));
+    m.ide.complete(&m.mem, Tag(first + 2), Outcome::Done);
+    assert_eq!(m.status(), DATA);
+}
+
 #[test]
 fn srst_in_the_middle_of_a_block_drops_the_rest() {
     let mut m = Machine::new();
@@ -165,4 +180,18 @@ fn the_machines_reset_is_a_power_on() {
     assert_eq!((words[59], words[85] & 0x20), (0x0110, 0x20));
     m.issue(0x20, 0, 1, 3);
     assert_ne!(started(&mut m), tag, "tags go on");
+}
+
+#[test]
+fn resets_wake_a_sleeping_disk() {
+    let mut m = Machine::new();
+    assert_eq!(m.command(0xe0, 0, 0, 0), READY);
+    assert_eq!(m.ide.reset().count(), 0);
+    assert_eq!(m.command(0xe5, 0, 0, 0), READY);
+    assert_eq!(m.inb(2), 0xff, "power-on: active");
+    assert_eq!(m.command(0xe6, 0, 0, 0), READY);
+    m.control(0x04);
+    m.control(0x00);
+    assert_eq!(m.command(0xe5, 0, 0, 0), READY);
+    assert_eq!(m.inb(2), 0x00, "software reset: standby");
 }
