@@ -44,8 +44,8 @@ pub struct Config {
     /// Where tags begin: random, so that answers to an earlier initiator with our address mean nothing to us.
     pub seed: u64,
     /// How long a frame can take from us until the target has carried it out, when the target is alive: queues in
-    /// switches, and the target's own. After that long an unanswered copy of a write is believed gone, and newer data may be written
-    /// over the same sectors. When measured round trips suggest more, more is taken.
+    /// switches, and the target's own. After that long, and another answer from the target, an unanswered copy of a write is believed
+    /// gone, and newer data may be written over the same sectors. When measured round trips suggest more, more is taken.
     pub frame_lifetime: Duration,
 }
 
@@ -146,6 +146,8 @@ pub struct Initiator {
     window: Window,
     /// Something has ended that others may have waited for.
     recheck: bool,
+    /// A config query is under way to see whether the target is alive.
+    asking: bool,
     /// When the target last answered.
     heard: Instant,
     /// The latest transmission that was answered: those before it have been overtaken.
@@ -171,6 +173,7 @@ impl Initiator {
             ghosts: Ghosts::default(),
             window: Window::new(1),
             recheck: false,
+            asking: false,
             heard: Instant::ZERO,
             overtaken: 0,
             lost: None,
@@ -246,7 +249,8 @@ impl Initiator {
             State::Discovering { next, .. } => Some(next),
             State::Attaching | State::Attached => None,
         };
-        let expiry = if self.commands.any_waiting() { self.ghosts.next_expiry() } else { None };
+        let waiting = self.is_attached() && !self.asking && self.commands.any_waiting();
+        let expiry = if waiting { self.ghosts.next_expiry() } else { None };
         let give_up = match (self.config.on_loss, self.lost) {
             (OnLoss::FailAfter(patience), Some(since)) if self.commands.len() > 0 => Some(since + patience),
             _ => None,

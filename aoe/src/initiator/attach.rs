@@ -165,6 +165,7 @@ impl Initiator {
             self.bury(&packet, None, false, None);
         }
         self.flight.settle();
+        self.asking = false;
         // What lies unread in the target's queues may be carried out when it goes on.
         self.ghosts.silence();
         if self.state == State::Attached {

@@ -114,7 +114,7 @@ impl Flight {
         }
     }
 
-    /// A new packet at the end of the queue; false when there are too many.
+    /// A new packet, to be sent; false when there are too many.
     pub(crate) fn add(&mut self, work: Work, lands: Option<Range>) -> bool {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -137,7 +137,7 @@ impl Flight {
             tracked: 0,
             untracked: false,
         });
-        self.queue.push_back(index);
+        self.enqueue(index, work);
         true
     }
 
@@ -157,11 +157,6 @@ impl Flight {
     /// Packets that count against the window.
     pub(crate) fn in_network(&self) -> usize {
         self.in_network
-    }
-
-    /// Whether nothing is under way.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.free.len() == self.packets.len()
     }
 
     /// The indexes of all packets.
@@ -220,9 +215,15 @@ impl Flight {
             && packet.in_network
         {
             packet.in_network = false;
+            let work = packet.work;
             self.in_network -= 1;
-            self.queue.push_back(index);
+            self.enqueue(index, work);
         }
+    }
+
+    /// A question for a sign of life comes before anything else.
+    fn enqueue(&mut self, index: u16, work: Work) {
+        if work == Work::Alive { self.queue.push_front(index) } else { self.queue.push_back(index) }
     }
 
     /// Takes a packet out, answered or not; none of its tags is known afterwards.
@@ -288,7 +289,7 @@ mod tests {
         assert_eq!(flight.find(second).map(|found| (found.packet, found.number)), Some((0, 2)));
         assert_eq!(flight.remove(0).unwrap().copies(), [first, second]);
         assert_eq!((flight.find(first), flight.find(second)), (None, None));
-        assert!(flight.is_empty());
+        assert_eq!(flight.in_network(), 0);
     }
 
     #[test]

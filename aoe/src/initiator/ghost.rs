@@ -39,7 +39,7 @@ struct Ghost {
     range: Range,
     /// No copy of its write was answered: the disk may still hold the older data, and change under a reader.
     abandoned: bool,
-    /// When it can no longer arrive; `None` as long as the target has given no sign of life since.
+    /// When it can no longer arrive, if the target is alive then; `None` as long as it has given no sign of life since.
     expires: Option<Instant>,
 }
 
@@ -89,10 +89,11 @@ impl Ghosts {
         }
     }
 
-    /// Forgets those that can't arrive any more; whether there were any.
-    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+    /// Forgets those that can't arrive any more; whether there were any. The target was last `heard` then: had it stopped before a
+    /// ghost's time was up, the ghost could be in its queue.
+    pub(crate) fn expire(&mut self, heard: Instant) -> bool {
         let before = self.0.len();
-        self.0.retain(|ghost| ghost.expires.is_none_or(|expires| expires > now));
+        self.0.retain(|ghost| ghost.expires.is_none_or(|expires| expires > heard));
         self.0.len() < before
     }
 
@@ -101,9 +102,9 @@ impl Ghosts {
         self.0.iter().filter_map(|ghost| ghost.expires).min()
     }
 
-    /// Whether some wait for a sign of life.
-    pub(crate) fn any_waiting(&self) -> bool {
-        self.0.iter().any(|ghost| ghost.expires.is_none())
+    /// Whether a sign of life from the target now would bring some to their end, or nearer to it.
+    pub(crate) fn overdue(&self, now: Instant) -> bool {
+        self.0.iter().any(|ghost| ghost.expires.is_none_or(|expires| expires <= now))
     }
 
     /// Whether a write to this range would have to fear for its data.
@@ -145,9 +146,10 @@ mod tests {
         assert!(ghosts.answered(1) && !ghosts.answered(1));
         assert!(!ghosts.endanger_write(Range::new(7, 1)));
         // Without a sign of life time does not count.
-        assert!(!ghosts.expire(at(1_000_000)) && ghosts.any_waiting());
+        assert!(!ghosts.expire(at(1_000_000)) && ghosts.overdue(at(0)));
         ghosts.heard(at(1_000_500));
         assert_eq!(ghosts.next_expiry(), Some(at(1_000_500)));
+        assert!(!ghosts.overdue(at(1_000_499)) && ghosts.overdue(at(1_000_500)));
         assert!(!ghosts.expire(at(1_000_499)) && ghosts.expire(at(1_000_500)));
         assert!(!ghosts.endanger_write(Range::ALL));
     }

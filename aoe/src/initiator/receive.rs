@@ -4,6 +4,7 @@ use super::Initiator;
 use super::attach::State;
 use super::command::Stage;
 use super::flight::{Piece, Transmission, Work};
+use super::transmit::{LOST_ATTEMPTS, LOST_SILENCE};
 use crate::Instant;
 use crate::wire::{Ata, Command, Config, Frame, MacAddress, SECTOR};
 use kagero_devices::ata::bits::{error, status};
@@ -33,9 +34,8 @@ impl Initiator {
         self.statistics.frames_received += 1;
         self.statistics.bytes_received += frame.len() as u64;
         if header.error.is_some() {
-            // The target is there but not its disk, or it is someone else's: as good as no answer, so it is asked again.
             self.statistics.refused += 1;
-            return;
+            return self.refused(now, header.tag);
         }
         match header.command {
             Command::Config => self.handle_config(now, header.source, header.tag, argument),
@@ -61,6 +61,7 @@ impl Initiator {
         {
             self.answered(now, &found);
             self.flight.remove(found.packet);
+            self.asking = false;
         } else {
             self.statistics.stale += 1;
         }
@@ -98,6 +99,10 @@ impl Initiator {
             return;
         };
         self.answered(now, &found);
+        if found.number < packet.number {
+            self.statistics.needless += 1;
+            self.window.restore();
+        }
         self.flight.remove(found.packet);
         let expires = now + self.lifetime();
         self.bury(&packet, Some(tag), failed, Some(expires));
@@ -126,6 +131,18 @@ impl Initiator {
                     controller.complete(mem, tag, outcome);
                 }
             }
+        }
+    }
+
+    /// The target is there but not its disk, or it is someone else's now. As good as no answer at first, so it is asked again; after a
+    /// while as good as no target.
+    fn refused(&mut self, now: Instant, tag: u32) {
+        let packet = self.flight.find(tag).and_then(|found| self.flight.get(found.packet));
+        let lost = packet.is_some_and(|packet| {
+            packet.attempts >= LOST_ATTEMPTS && now - packet.first_sent >= LOST_SILENCE
+        });
+        if lost {
+            self.lose_target(now);
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Statistics {
     pub bytes_received: u64,
     /// Requests that were sent again: no answer in time, or later ones were answered long before.
     pub resends: u64,
+    /// Requests that were sent again though an earlier copy was answered in the end: it was only slow.
+    pub needless: u64,
     /// Answers to a request that was already answered or given up; the tag says so.
     pub stale: u64,
     /// Answers shorter than what they announce or than what was asked for.

@@ -22,9 +22,12 @@ const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(25);
 /// So often a request is believed lost as soon as a later one is answered, if it has had the time that answers take.
 const EARLY_ATTEMPTS: u32 = 2;
 
-/// The target is lost when one request was sent so often, and nothing at all was answered for so long.
-const LOST_ATTEMPTS: u32 = 5;
-const LOST_SILENCE: Duration = Duration::from_secs(1);
+/// The target is asked for a sign of life when a request is believed lost, and nothing at all was answered for so long.
+const ASK_SILENCE: Duration = Duration::from_millis(100);
+
+/// The target is lost when it was asked so often, and has been silent for so long.
+pub(super) const LOST_ATTEMPTS: u32 = 5;
+pub(super) const LOST_SILENCE: Duration = Duration::from_secs(1);
 
 /// DATA SET MANAGEMENT, Feature register: Trim.
 const TRIM: u8 = 1;
@@ -71,7 +74,10 @@ impl Initiator {
         buffer: &mut [u8],
     ) -> Option<usize> {
         self.start_commands();
-        while self.flight.in_network() < self.window.size() {
+        if self.commands.any_waiting() && self.ghosts.overdue(now) {
+            self.ask_for_life();
+        }
+        while self.has_room() {
             let Some(index) = self.flight.front() else {
                 self.new_packet().then_some(())?;
                 continue;
@@ -128,11 +134,20 @@ impl Initiator {
             let lands = self.commands.get(piece.slot).and_then(|active| active.lands(piece));
             return self.flight.add(Work::Piece(piece), lands);
         }
-        // Commands wait for ghosts, which wait for a sign of life: ask for one.
-        self.flight.is_empty()
-            && self.commands.any_waiting()
-            && self.ghosts.any_waiting()
-            && self.flight.add(Work::Alive, None)
+        false
+    }
+
+    /// Whether the window has room for one more packet; a question for a sign of life needs none.
+    fn has_room(&self) -> bool {
+        let alive = || self.flight.front().and_then(|index| self.flight.get(index)).map(|packet| packet.work);
+        self.flight.in_network() < self.window.size() || alive() == Some(Work::Alive)
+    }
+
+    /// Asks the target for a sign of life.
+    fn ask_for_life(&mut self) {
+        if self.state == State::Attached && !self.asking {
+            self.asking = self.flight.add(Work::Alive, None);
+        }
     }
 
     /// How long to wait for the answer to a packet that was sent `attempts` times before.
@@ -144,7 +159,7 @@ impl Initiator {
 
     /// What time brings about.
     fn handle_time(&mut self, now: Instant) {
-        self.recheck |= self.ghosts.expire(now);
+        self.recheck |= self.ghosts.expire(self.heard);
         if self.flight.earliest().is_none_or(|earliest| now < earliest) {
             return;
         }
@@ -167,16 +182,21 @@ impl Initiator {
                 self.window.lost(now, packet.sent);
             }
             self.flight.requeue(index);
-            if let Work::Probe { sectors } = packet.work
-                && packet.attempts >= PROBES
-            {
-                self.flight.remove(index);
-                self.probed(now, sectors, false);
-            } else if packet.attempts >= LOST_ATTEMPTS
-                && now - self.heard.max(packet.first_sent) >= LOST_SILENCE
-            {
-                self.lose_target(now);
-                break;
+            let silence = now - self.heard.max(packet.first_sent);
+            match packet.work {
+                Work::Probe { sectors } if packet.attempts >= PROBES => {
+                    self.flight.remove(index);
+                    self.probed(now, sectors, false);
+                }
+                // A disk may hang for long while its server is well: the server is asked.
+                Work::Piece(_) if silence >= ASK_SILENCE => self.ask_for_life(),
+                Work::Alive | Work::Identify
+                    if packet.attempts >= LOST_ATTEMPTS && silence >= LOST_SILENCE =>
+                {
+                    self.lose_target(now);
+                    break;
+                }
+                Work::Probe { .. } | Work::Piece(_) | Work::Alive | Work::Identify => {}
             }
         }
         self.flight.settle();

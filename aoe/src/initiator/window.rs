@@ -16,13 +16,15 @@ pub(crate) struct Window {
     /// Answers since the size last changed; a whole window of them adds one.
     answers: usize,
     shrunk: Instant,
+    /// The size before that.
+    before: usize,
 }
 
 impl Window {
     /// The window for a target with this buffer count; 0 counts as 1.
     pub(crate) fn new(buffer_count: u16) -> Self {
         let limit = usize::from(buffer_count).clamp(1, MAX_WINDOW);
-        Window { size: limit, limit, answers: 0, shrunk: Instant::ZERO }
+        Window { size: limit, limit, answers: 0, shrunk: Instant::ZERO, before: limit }
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -43,8 +45,14 @@ impl Window {
         if sent >= self.shrunk {
             self.shrunk = now;
             self.answers = 0;
+            self.before = self.size;
             self.size = (self.size / 2).max(1);
         }
+    }
+
+    /// What was believed lost was only slow: the last decrease was a mistake.
+    pub(crate) fn restore(&mut self) {
+        self.size = self.size.max(self.before);
     }
 }
 
@@ -74,6 +82,16 @@ mod tests {
             window.lost(at(ms), at(ms));
         }
         assert_eq!(window.size(), 1);
+    }
+
+    #[test]
+    fn a_mistaken_decrease_is_taken_back_once() {
+        let mut window = Window::new(16);
+        window.lost(at(10), at(1));
+        window.lost(at(20), at(11));
+        window.restore();
+        window.restore();
+        assert_eq!(window.size(), 8);
     }
 
     #[test]

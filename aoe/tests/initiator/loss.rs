@@ -133,6 +133,23 @@ fn a_disk_that_becomes_unavailable_is_lost_and_found() {
 }
 
 #[test]
+fn a_disk_that_hangs_behind_a_live_target_is_waited_for() {
+    let target = Target { sectors_per_frame: 17, ..Target::new(1000) };
+    let mut world = World::new("delay=100us", 1, target, |config| config.mtu = 9000).attach();
+    world.events.clear();
+    // Such as one that spins up.
+    world.target.hung = true;
+    let tag = world.read(0, 100);
+    let before = world.initiator.statistics().frames_sent;
+    world.run_for(Duration::from_secs(30));
+    let sent = world.initiator.statistics().frames_sent - before;
+    assert!(world.initiator.is_attached() && world.events.is_empty() && sent < 300, "{sent}");
+    world.target.hung = false;
+    assert_eq!(world.finish(tag), Outcome::Done);
+    assert_eq!(world.initiator.sectors_per_frame(), Some(17));
+}
+
+#[test]
 fn one_slow_request_is_not_the_loss_of_the_target() {
     let mut world = world();
     let slow = world.read(900, 1);

@@ -78,6 +78,8 @@ pub struct Target {
     pub bad_sector: Option<u64>,
     /// Every ATA command is refused with this error of the protocol.
     pub refuse: Option<ErrorCode>,
+    /// Reads and writes get no answer.
+    pub hung: bool,
     /// Frames longer than this never arrive here, as if the path didn't carry them.
     pub mtu: usize,
     /// Whether a request that the initiator would not send fails the test.
@@ -98,6 +100,7 @@ impl Target {
             unknown: Vec::new(),
             bad_sector: None,
             refuse: None,
+            hung: false,
             mtu: 9000,
             strict: true,
             log: Vec::new(),
@@ -158,6 +161,9 @@ impl Target {
         let failed = |error| Some((Ata { command: 0x41, feature: error, ..*ata }, Vec::new()));
         let (lba, count) = (ata.address(), usize::from(ata.count));
         let range = lba as usize..lba as usize + count;
+        if self.hung && ata.command != 0xec {
+            return None;
+        }
         if self.unknown.contains(&ata.command) {
             return failed(0x04);
         }

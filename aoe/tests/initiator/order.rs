@@ -98,6 +98,128 @@ fn a_copy_that_never_arrives_holds_back_for_its_lifetime() {
     assert!(held >= Duration::from_secs(1) && held < Duration::from_millis(1_010), "{held:?}");
 }
 
+/// Nothing is carried until the target is lost, and then for 5 s.
+fn lose(world: &mut World) {
+    while world.initiator.is_attached() {
+        wait(world);
+    }
+    world.now = world.now + Duration::from_secs(5);
+}
+
+/// Everything is carried until the target is attached again.
+fn come_back(world: &mut World) {
+    while !world.initiator.is_attached() {
+        let frame = wait(world);
+        carry(world, &frame);
+    }
+}
+
+#[test]
+fn while_the_target_is_silent_its_late_copies_do_not_age() {
+    let mut world = world();
+    let late = write_with_a_late_copy(&mut world);
+    let read = world.read(50, 1);
+    lose(&mut world);
+    come_back(&mut world);
+    let newer = world.write(7, 1, 2);
+    let frame = world.transmit().unwrap();
+    carry(&mut world, &frame);
+    assert!(world.outcome(read).is_some());
+    assert_eq!(world.transmit(), None, "the target may only now come to the late copy");
+    carry(&mut world, &late);
+    assert_eq!(world.finish(newer), Outcome::Done);
+    assert_eq!(world.target.disk[7], [2; 512]);
+}
+
+#[test]
+fn a_late_copy_is_gone_only_when_the_target_says_something_after_its_time() {
+    let mut world = world();
+    let late = write_with_a_late_copy(&mut world);
+    // Nobody notices that it hangs.
+    world.now = world.now + Duration::from_secs(60);
+    let newer = world.write(7, 1, 2);
+    let asks = world.transmit().unwrap();
+    assert_eq!(asks[19], 1, "a config query");
+    assert_eq!(world.transmit(), None);
+    // It goes on, and comes to the late copy first.
+    carry(&mut world, &late);
+    carry(&mut world, &asks);
+    assert_eq!(world.finish(newer), Outcome::Done);
+    assert_eq!(world.target.disk[7], [2; 512]);
+}
+
+#[test]
+fn copies_from_before_a_loss_are_late_copies_too() {
+    let mut world = world();
+    let older = world.write(7, 1, 1);
+    let late = world.transmit().unwrap();
+    lose(&mut world);
+    come_back(&mut world);
+    let again = world.transmit().unwrap();
+    carry(&mut world, &again);
+    assert_eq!(world.outcome(older), Some(Outcome::Done));
+    let newer = world.write(7, 1, 2);
+    assert_eq!(world.transmit(), None);
+    carry(&mut world, &late);
+    assert_eq!(world.finish(newer), Outcome::Done);
+    assert_eq!(world.target.disk[7], [2; 512]);
+}
+
+#[test]
+fn a_write_cancelled_while_the_target_is_lost() {
+    let mut world = world();
+    let write = world.write(7, 1, 1);
+    let late = world.transmit().unwrap();
+    lose(&mut world);
+    world.cancel(write);
+    come_back(&mut world);
+    let read = world.read(7, 1);
+    assert_eq!(world.transmit(), None, "what it would read might change afterwards");
+    carry(&mut world, &late);
+    assert_eq!(world.finish(read), Outcome::Done);
+    assert_eq!(world.payloads.data[&read], [1; 512]);
+}
+
+#[test]
+fn a_late_copy_of_a_trim_does_not_land_on_newer_data() {
+    let mut world = world();
+    let mut ranges = vec![0; 512];
+    ranges[..8].copy_from_slice(&(50 | 5u64 << 48).to_le_bytes());
+    let trim = world.submit(Operation::Trim { blocks: 1 }, ranges);
+    let late = world.transmit().unwrap();
+    let again = wait(&mut world);
+    carry(&mut world, &again);
+    assert_eq!(world.outcome(trim), Some(Outcome::Done));
+    let newer = world.write(50, 1, 2);
+    assert_eq!(world.transmit(), None);
+    carry(&mut world, &late);
+    assert_eq!(world.finish(newer), Outcome::Done);
+    assert_eq!(world.target.disk[50], [2; 512]);
+}
+
+#[test]
+fn copies_beyond_counting_hold_back_for_their_lifetime() {
+    let mut world = world();
+    let older = world.write(7, 1, 1);
+    let mut copies = vec![world.transmit().unwrap()];
+    // The target answers everything else, so it is not lost.
+    while copies.len() < 20 {
+        let frame = wait(&mut world);
+        if frame[19] == 0 { copies.push(frame) } else { carry(&mut world, &frame) }
+    }
+    let last = copies.pop().unwrap();
+    carry(&mut world, &last);
+    assert_eq!(world.outcome(older), Some(Outcome::Done));
+    let newer = world.write(7, 1, 2);
+    let done = world.now;
+    // All copies but the first are answered.
+    for frame in &copies[1..] {
+        carry(&mut world, frame);
+    }
+    assert_eq!(world.finish(newer), Outcome::Done);
+    assert!(world.now - done >= Duration::from_secs(1));
+}
+
 #[test]
 fn a_write_sent_once_holds_back_nothing() {
     let mut world = world();
@@ -118,9 +240,13 @@ fn a_cancelled_write_may_arrive_later() {
     // Nobody knows yet what sector 7 holds.
     let read = world.read(7, 1);
     let elsewhere = world.read(9, 1);
-    let frame = world.transmit().unwrap();
-    assert_eq!(Ata::parse(&frame[24..]).unwrap().0.address(), 9);
-    carry(&mut world, &frame);
+    for _ in 0..2 {
+        let frame = world.transmit().unwrap();
+        // One of them asks whether the target is alive.
+        let ata = Ata::parse(&frame[24..]).unwrap().0;
+        assert!(frame[19] == 1 || ata.address() == 9);
+        carry(&mut world, &frame);
+    }
     assert_eq!(world.outcome(elsewhere), Some(Outcome::Done));
     assert_eq!(world.transmit(), None);
     carry(&mut world, &late);

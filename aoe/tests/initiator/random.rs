@@ -207,15 +207,15 @@ fn over_a_perfect_network() {
 
 #[test]
 fn over_the_usual_bad_network() {
-    cases(2, 60, "loss=5%,duplicate=1%,reorder=2%,delay=100us", 1500, 300);
+    cases(2, 40, "loss=5%,duplicate=1%,reorder=2%,delay=100us", 1500, 300);
 }
 
 #[test]
 fn over_a_very_bad_network() {
-    cases(3, 60, "loss=20%,duplicate=10%,reorder=30%,corrupt=2%,delay=1ms,jitter=3ms", 1500, 300);
+    cases(3, 15, "loss=20%,duplicate=10%,reorder=30%,corrupt=2%,delay=1ms,jitter=3ms", 1500, 300);
 }
 
 #[test]
 fn over_a_network_with_jumbo_frames() {
-    cases(4, 60, "loss=10%,duplicate=2%,reorder=30%,delay=200us,jitter=1ms", 9000, 300);
+    cases(4, 40, "loss=10%,duplicate=2%,reorder=30%,delay=200us,jitter=1ms", 9000, 300);
 }

@@ -187,6 +187,26 @@ fn short_and_late_answers_are_dropped() {
 }
 
 #[test]
+fn a_slow_sector_does_not_cost_the_window() {
+    let mut world = world(Target::new(100));
+    let slow = world.read(50, 1);
+    let kept = world.transmit().unwrap();
+    let quick = world.read(0, 1);
+    world.finish(quick);
+    // Overtaken, it is sent again, which the network loses; then its first copy is answered after all.
+    while world.initiator.statistics().resends == 0 {
+        world.now = world.initiator.poll_timeout().unwrap();
+        world.transmit();
+    }
+    assert_eq!(world.initiator.statistics().window, 8);
+    let answer = world.target.handle(&kept).unwrap();
+    world.deliver(&answer);
+    assert_eq!(world.outcome(slow), Some(Outcome::Done));
+    let statistics = world.initiator.statistics();
+    assert_eq!((statistics.window, statistics.needless), (16, 1));
+}
+
+#[test]
 fn reads_of_one_window_are_resent_when_overtaken() {
     let mut world = world(Target::new(100));
     // Round trips of 200 us are known: a whole millisecond is the granularity.
