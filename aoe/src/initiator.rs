@@ -128,11 +128,11 @@ pub enum Event {
 /// - *Order.* Commands that touch the same sectors, one of them writing, are carried out in the order of submission. A flush goes
 ///   out when all writes submitted before it are done; a Trim is a barrier.
 /// - *Late copies.* When a write was sent more than once, or cancelled, a copy of it may still be on its way. No newer write to
-///   these sectors is sent until each copy is answered or has outlived [`Config::frame_lifetime`] with the target alive; nor a read, if no
-///   copy was ever answered. A network that doubles a frame is expected to deliver both before it delivers anything that
-///   was sent after the answer to the first.
-/// - *Target loss.* When nothing is answered any more, the target is looked for anew, for ever, and may come back at another Ethernet
-///   address. [`OnLoss`] says what becomes of the commands.
+///   these sectors is sent until each copy is answered, or has outlived [`Config::frame_lifetime`] and the target has answered
+///   something after that (it is asked, if there is nothing else to answer); nor a read, if no copy was ever answered. A network
+///   that doubles a frame is expected to deliver both before it delivers anything that was sent after the answer to the first.
+/// - *Target loss.* When nothing is answered any more, not even a config query, the target is looked for anew, for ever, and may
+///   come back at another Ethernet address. [`OnLoss`] says what becomes of the commands.
 #[derive(Clone, Debug)]
 pub struct Initiator {
     config: Config,
