@@ -1,7 +1,6 @@
 //! The target's core with disks in memory, and an engine whose jobs end in random order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time::Duration;
 
 use kagero_aoe::Instant;
@@ -26,8 +25,8 @@ pub(crate) struct Medium {
     pub(crate) bad: Option<u64>,
     /// Sectors that differ from what a loss of power would leave.
     pub(crate) unsynced: BTreeSet<u64>,
-    /// Changes under way: which bytes, and when.
-    changing: Vec<(Range<u64>, Instant)>,
+    /// Changes under way: the request's tag, and when.
+    changing: Vec<(u32, Instant)>,
 }
 
 impl Medium {
@@ -42,6 +41,16 @@ impl Medium {
             Some(done) if done < (length / SECTOR) as u64 => Err(Fault::Medium { done: done as u8 }),
             _ => Ok(()),
         }
+    }
+
+    /// When the change of the request with this tag is made. A frame that the network has doubled is carried out with its double: alone
+    /// it could come after what the client sends once the double is answered.
+    fn when(&mut self, tag: u32, due: Instant) -> Instant {
+        if let Some(&(_, due)) = self.changing.iter().find(|&&(other, _)| other == tag) {
+            return due;
+        }
+        self.changing.push((tag, due));
+        due
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
@@ -77,7 +86,7 @@ pub(crate) struct Server {
     numbered: u64,
     /// Frames that came while it hung.
     backlog: Vec<Vec<u8>>,
-    hangs_until: Instant,
+    hangs_until: Option<Instant>,
     down_until: Instant,
     rng: Rng,
     buffer: Vec<u8>,
@@ -99,7 +108,7 @@ impl Server {
             work: BTreeMap::new(),
             numbered: 0,
             backlog: Vec::new(),
-            hangs_until: Instant::ZERO,
+            hangs_until: None,
             down_until: Instant::ZERO,
             rng: Rng::new(seed),
             buffer: vec![0; mtu + 14],
@@ -108,7 +117,7 @@ impl Server {
 
     /// Does nothing until then; what comes waits.
     pub(crate) fn hang(&mut self, until: Instant) {
-        self.hangs_until = until;
+        self.hangs_until = Some(until);
     }
 
     /// The process is killed, and started anew then: what was answered is on the disks, what was not may be.
@@ -122,19 +131,26 @@ impl Server {
     /// Takes a frame from the network.
     pub(crate) fn receive(&mut self, now: Instant, frame: &[u8]) {
         if now < self.down_until {
-            return;
-        }
-        if now < self.hangs_until {
+        } else if self.hangs_until.is_some() {
             self.backlog.push(frame.to_vec());
-            return;
+        } else {
+            let due = now + duration(&mut self.rng);
+            self.take(now, due, frame);
         }
-        let Server { target, port, media, work, numbered, rng, .. } = self;
+    }
+
+    fn take(&mut self, now: Instant, due: Instant, frame: &[u8]) {
+        let Server { target, port, media, work, numbered, .. } = self;
+        let tag = frame.get(20..24).and_then(|tag| tag.try_into().ok()).map_or(0, u32::from_be_bytes);
         target.handle_frame(port, frame, |_, step| {
             let (due, item) = match step {
                 Step::Answer(answer) => (now, Work::Send(answer)),
                 Step::Job(job) => {
-                    let disk = job.address().slot;
-                    plan(job, &mut media[usize::from(disk)], now + duration(rng), now)
+                    let medium = &mut media[usize::from(job.address().slot)];
+                    match job.detach() {
+                        Ok(job) => (due, Work::Job(job)),
+                        Err(job) => (medium.when(tag, due), change(job, medium)),
+                    }
                 }
             };
             work.insert((due, *numbered), item);
@@ -144,20 +160,29 @@ impl Server {
 
     /// When to call [`poll`](Self::poll).
     pub(crate) fn next(&self) -> Option<Instant> {
-        let due = self.work.first_key_value().map(|(&(due, _), _)| due);
-        let due = if self.backlog.is_empty() { due } else { Some(self.hangs_until) };
-        due.map(|due| due.max(self.hangs_until))
+        self.hangs_until.or(self.work.first_key_value().map(|(&(due, _), _)| due))
     }
 
     /// Does what is due and hands the answers on.
     pub(crate) fn poll(&mut self, now: Instant, mut send: impl FnMut(&[u8])) {
-        if now < self.hangs_until {
-            return;
+        if let Some(until) = self.hangs_until {
+            if now < until {
+                return;
+            }
+            // It may have been away for longer than the life of a frame: the client can only trust that what came first is done first.
+            self.hangs_until = None;
+            self.carry_out(Instant::from_nanos(u64::MAX), &mut send);
+            for frame in std::mem::take(&mut self.backlog) {
+                self.take(now, now, &frame);
+            }
         }
-        for frame in std::mem::take(&mut self.backlog) {
-            self.receive(now, &frame);
-        }
-        while let Some(entry) = self.work.first_entry().filter(|entry| entry.key().0 <= now) {
+        self.carry_out(now, send);
+    }
+
+    /// Does what is due until then.
+    fn carry_out(&mut self, until: Instant, mut send: impl FnMut(&[u8])) {
+        while let Some(entry) = self.work.first_entry().filter(|entry| entry.key().0 <= until) {
+            let (due, _) = *entry.key();
             let answer = match entry.remove() {
                 Work::Send(answer) => answer,
                 Work::Job(job) => {
@@ -167,7 +192,7 @@ impl Server {
                 }
                 Work::Change { disk, data, durable, answer } => {
                     let medium = &mut self.media[usize::from(disk)];
-                    medium.changing.retain(|&(_, when)| when > now);
+                    medium.changing.retain(|&(_, when)| when > due);
                     for (offset, data) in data {
                         medium.write(offset, &data);
                     }
@@ -194,39 +219,25 @@ fn duration(rng: &mut Rng) -> Duration {
     Duration::from_nanos(rng.below(most * 1_000))
 }
 
-/// Turns a job into work that is done at `due`. Changes of the same bytes keep their order: a frame that the network has doubled must not
-/// be carried out after what its client sends when the first copy is answered.
-fn plan(job: Job<'_>, medium: &mut Medium, due: Instant, now: Instant) -> (Instant, Work) {
-    let job = match job.detach() {
-        Ok(job) => return (due, Work::Job(job)),
-        Err(job) => job,
-    };
+/// What a write or a trim comes to.
+fn change(job: Job<'_>, medium: &Medium) -> Work {
     let disk = job.address().slot;
-    let mut result = Ok(());
-    let (data, durable): (Vec<_>, _) = match job.operation {
+    let (data, durable, result) = match job.operation {
         Operation::Write { offset, data, durable } => {
-            result = medium.test(offset, data.len());
+            let result = medium.test(offset, data.len());
             let good = match result {
                 Err(Fault::Medium { done }) => usize::from(done) * SECTOR,
                 _ => data.len(),
             };
-            (vec![(offset, data[..good].to_vec())], durable)
+            (vec![(offset, data[..good].to_vec())], durable, result)
         }
         Operation::Trim(ranges) => {
-            (ranges.iter().map(|range| (range.offset, vec![0; range.length as usize])).collect(), false)
+            let zeros = ranges.iter().map(|range| (range.offset, vec![0; range.length as usize]));
+            (zeros.collect(), false, Ok(()))
         }
-        Operation::Read { .. } | Operation::Verify { .. } | Operation::Flush => unreachable!("were detached"),
+        Operation::Read { .. } | Operation::Verify { .. } | Operation::Flush => unreachable!("are detached"),
     };
-    let mut due = due;
-    for (offset, data) in &data {
-        let range = *offset..offset + data.len() as u64;
-        let before =
-            medium.changing.iter().filter(|(other, _)| other.start < range.end && range.start < other.end);
-        due = before.map(|&(_, when)| when).max().unwrap_or(now).max(due);
-    }
-    let ranges = data.iter().map(|(offset, data)| (*offset..offset + data.len() as u64, due));
-    medium.changing.extend(ranges);
-    (due, Work::Change { disk, data, durable, answer: job.finish(result) })
+    Work::Change { disk, data, durable, answer: job.finish(result) }
 }
 
 fn carry_out(job: &Job<'_>, medium: &mut Medium, frame: &mut [u8]) -> Result<(), Fault> {

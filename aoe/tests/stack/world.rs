@@ -200,8 +200,8 @@ impl World {
                     self.disasters.outages += 1;
                 }
                 3..5 => {
-                    // What lies in a queue must not outlive `Config::frame_lifetime`.
-                    let until = self.after(1, 800);
+                    let until =
+                        if self.rng.below(3) == 0 { self.after(1_000, 4_000) } else { self.after(1, 500) };
                     self.server.hang(until);
                     self.disasters.hangs += 1;
                 }
