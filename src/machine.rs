@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use kagero_devices::platform::{FwCfg, MemoryKind, MemoryRange};
 use kvm_ioctls::VcpuFd;
-use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board;
@@ -24,6 +23,7 @@ use crate::clock;
 use crate::console::Console;
 use crate::control::{Control, Ending};
 use crate::error::Error;
+use crate::events;
 use crate::irq::Lines;
 use crate::kvm::{self, Vm};
 use crate::memory::{GuestRam, PCI_HOLE};
@@ -127,24 +127,10 @@ impl Machine {
     /// Looks after clock interrupts and typed keys until the machine ends by itself or the run is to stop.
     pub(crate) fn wait(&self, console: &Console, stop: &Stop) -> io::Result<Ending> {
         let timer = self.bus.chipset().timer()?;
-        loop {
-            if let Some(ending) = self.control.ending() {
-                return Ok(ending);
-            }
-            if stop.is_requested() {
-                return Ok(Ending::Asked);
-            }
-            let mut fds = [
-                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(console.input().fd(), PollFlags::IN),
-                PollFd::new(&timer, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => self.bus.chipset().wake(clock::now()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let fds = [self.control.as_fd(), stop.fd(), console.input().fd(), timer.as_fd()];
+        let going_on = || self.control.ending().is_none() && !stop.is_requested();
+        events::serve(&fds, going_on, |_| self.bus.chipset().wake(clock::now()))?;
+        Ok(self.control.ending().unwrap_or(Ending::Asked))
     }
 
     /// Ends the CPUs' threads; returns what they counted.

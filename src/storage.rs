@@ -6,7 +6,7 @@
 //! Lock order: the chipset's lock, if it is taken at all, comes first; nothing else is locked under this one.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use kagero_devices::register::Fault;
 use kagero_devices::storage::{Controller, Disk, Outcome, Request};
 use kagero_devices::time::Instant;
 use kagero_link::AnyLink;
-use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::board::IDE_IRQS;
 use crate::clock::{self, Timer};
+use crate::events;
 use crate::irq::Lines;
 use crate::limit::Limit;
 use crate::memory::GuestRam;
@@ -167,22 +167,17 @@ impl Storage {
             let links = path.links.iter().map(|link| link.as_fd().try_clone_to_owned());
             (path.timer.waitable()?, links.collect::<io::Result<Vec<OwnedFd>>>()?)
         };
-        let mut polled: Vec<PollFd<'_>> = links.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        polled.push(PollFd::new(&timer, PollFlags::IN));
-        polled.push(PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN));
-        while !stop.is_requested() {
-            match poll(&mut polled, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let fds: Vec<_> =
+            [stop.fd(), timer.as_fd()].into_iter().chain(links.iter().map(AsFd::as_fd)).collect();
+        let going_on = || !stop.is_requested();
+        events::serve(&fds, going_on, |ready| {
             let mut path = self.lock();
-            if polled[links.len()].revents().contains(PollFlags::IN) {
+            if ready == timer.as_raw_fd() {
                 path.timer.clear();
             }
             path.receive();
             path.service();
-        }
-        Ok(())
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Path> {
