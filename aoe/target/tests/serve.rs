@@ -1,6 +1,7 @@
 //! The serving loop on real links, with our own initiator as the client.
 
 mod client;
+#[path = "../../link/tests/namespace/mod.rs"]
 mod namespace;
 
 use std::fs::{self, File};
