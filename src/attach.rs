@@ -51,7 +51,7 @@ fn open(config: &RunConfig) -> Result<Attached, Error> {
             Source::File(path) => {
                 let access = if disk.read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let address = Address { shelf: BUILT_IN_SHELF, slot: disk.position };
-                server.export(address, path, access).map_err(|why| UserError::new("", why, ""))?;
+                server.export(address, path, access)?;
                 if built_in.is_none() {
                     let (ours, theirs) =
                         MemoryLink::pair(memory::Options::default()).context("a link in memory")?;
