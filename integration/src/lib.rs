@@ -24,10 +24,12 @@
 //! - [`qemu`]: guests in plain QEMU, to compare.
 //! - [`retry`]: retries that are counted and reported.
 //! - [`boot_sector`]: a guest of 512 bytes.
+//! - [`guest`]: guests in assembly language.
 
 pub mod boot_sector;
 mod child;
 pub mod exits;
+pub mod guest;
 pub mod l1;
 pub mod network;
 pub mod process;
