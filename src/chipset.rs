@@ -57,9 +57,11 @@ pub(crate) struct Facts {
     pub(crate) fw_cfg: FwCfg,
     /// Where firmware's log goes.
     pub(crate) log: Option<File>,
+    /// The clock of the machine's life before this one: it has a battery.
+    pub(crate) rtc: Option<Rtc>,
 }
 
-/// The devices. A new machine gets new ones: that is their reset.
+/// The devices. A new machine gets new ones: that is their reset. Only the clock goes on.
 pub(crate) struct Chipset {
     pub(crate) pci: ConfigMechanism,
     pub(crate) host: HostBridge,
@@ -89,7 +91,10 @@ impl Chipset {
         console: &Console,
         now: Instant,
     ) -> io::Result<Self> {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let rtc = facts.rtc.unwrap_or_else(|| {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            Rtc::new(unix, now)
+        });
         Ok(Chipset {
             pci: ConfigMechanism::new(),
             host: HostBridge::new(),
@@ -97,7 +102,8 @@ impl Chipset {
             power: Power::new(),
             isa_dma: IsaDma::new(),
             i8042: I8042::new(),
-            rtc: Rtc::new(unix, now).with_memory(ram.low_end(), ram.above_4g()).with_cpus(facts.cpus),
+            // Whatever the last guest wrote there, firmware reads the machine's own facts.
+            rtc: rtc.with_memory(ram.low_end(), ram.above_4g()).with_cpus(facts.cpus),
             system_control: SystemControlA::new(),
             reset_control: ResetControl::new(),
             apm: Apm::new(),
@@ -186,6 +192,13 @@ impl Chipset {
             self.settle(now);
         }
         Ok(effect)
+    }
+
+    /// The clock with its memory as the next life of the machine finds it.
+    pub(crate) fn clock_after_reset(&self) -> Rtc {
+        let mut rtc = self.rtc.clone();
+        rtc.reset();
+        rtc
     }
 
     /// A guest's write to the power management function's configuration space: may move its ports.

@@ -66,7 +66,7 @@ pub fn run(config: &RunConfig, session: &Session) -> Result<Exit, Error> {
 
 /// The machine's lives, one after another.
 fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-    let mut machine = Machine::start(plan)?;
+    let mut machine = Machine::start(plan, None)?;
     let _terminal = session.attach(config)?;
     session.recorder.phase("machine started");
     loop {
@@ -90,7 +90,8 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
             Ending::Reset if config.reboot => {
                 session.recorder.reboot();
                 session.console.reboot();
-                machine = Machine::start(plan)?;
+                let rtc = bus.chipset().clock_after_reset();
+                machine = Machine::start(plan, Some(rtc))?;
             }
             Ending::Reset => return Ok(Exit::Reset),
             Ending::PowerOff => return Ok(Exit::PowerOff),
