@@ -23,6 +23,12 @@ use crate::console::Console;
 use crate::irq::Lines;
 use crate::memory::GuestRam;
 
+/// Registers and bits of the serial port (PC16550D, table II): reading these has no effect.
+const MODEM_CONTROL: u16 = 4;
+const LOOPBACK: u8 = 1 << 4;
+const LINE_STATUS: u8 = 5;
+const DATA_READY: u8 = 1 << 0;
+
 /// COM1 raises its interrupt by edges.
 pub(crate) struct UartIrq(Arc<Lines>);
 
@@ -148,8 +154,10 @@ impl Chipset {
             Device::Uart => {
                 let [byte] = out else { return Err(Fault::Width) };
                 *byte = self.uart.read((port - COM1) as u8);
-                // Reading may have made room for more.
-                self.feed_uart();
+                if port == COM1 {
+                    // There may be room for more.
+                    self.feed_uart();
+                }
             }
             Device::IdeCommand(_) | Device::IdeControl(_) | Device::IdeBusMaster => {
                 return Err(Fault::NoRegister);
@@ -184,6 +192,10 @@ impl Chipset {
                 let [byte] = data else { return Err(Fault::Width) };
                 // The only error is one of the console, which has none.
                 let _ = self.uart.write((port - COM1) as u8, *byte);
+                if port == COM1 + MODEM_CONTROL {
+                    // Out of loopback, it may listen again.
+                    self.feed_uart();
+                }
                 Ok(None)
             }
             Device::IdeCommand(_) | Device::IdeControl(_) | Device::IdeBusMaster => Err(Fault::NoRegister),
@@ -229,14 +241,19 @@ impl Chipset {
         self.settle(now);
     }
 
-    /// Moves what was typed into the serial port, as far as there is room.
+    /// Moves what was typed into the serial port: a byte, when the port has none.
+    ///
+    /// The port says "received data" once for all that is put in together, and no more when the guest has read the first byte of it. A 16550
+    /// goes on saying so, and there are guests that read a byte for each time they are told.
     fn feed_uart(&mut self) {
-        let mut buffer = [0; 64];
-        let room = self.uart.fifo_capacity().min(buffer.len());
-        let count = self.console.input().read(&mut buffer[..room]);
-        if count > 0 {
-            // There is room, and the trigger can't fail; in loopback mode the port takes nothing.
-            let _ = self.uart.enqueue_raw_bytes(&buffer[..count]);
+        let listens = self.uart.read(MODEM_CONTROL as u8) & LOOPBACK == 0;
+        let empty = self.uart.read(LINE_STATUS) & DATA_READY == 0;
+        let mut byte = [0];
+        // Without room nothing is taken, but the input need not wake us until there is.
+        let room = if listens && empty { 1 } else { 0 };
+        if self.console.input().read(&mut byte[..room]) > 0 {
+            // There is room, and the trigger can't fail.
+            let _ = self.uart.enqueue_raw_bytes(&byte);
         }
     }
 

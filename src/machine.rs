@@ -127,6 +127,8 @@ impl Machine {
     /// Looks after clock interrupts and typed keys until the machine ends by itself or the run is to stop.
     pub(crate) fn wait(&self, console: &Console, stop: &Stop) -> io::Result<Ending> {
         let timer = self.bus.chipset().timer()?;
+        // What was typed before a reset still waits, but no longer wakes anyone.
+        self.bus.chipset().wake(clock::now());
         loop {
             if let Some(ending) = self.control.ending() {
                 return Ok(ending);
