@@ -206,6 +206,11 @@ impl Chipset {
         Ok(effect)
     }
 
+    /// Where the serial port leads.
+    pub(crate) fn console(&self) -> &Console {
+        &self.console
+    }
+
     /// The clock with its memory as the next life of the machine finds it.
     pub(crate) fn clock_after_reset(&self) -> Rtc {
         let mut rtc = self.rtc.clone();
