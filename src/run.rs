@@ -144,7 +144,7 @@ fn reports(disks: &[Attachment]) -> Vec<DiskReport> {
             bytes_written: disk.bytes.1,
             resends: statistics.resends,
             duplicates: statistics.stale,
-            errors: disk.errors,
+            errors: statistics.failed,
             losses: statistics.losses,
             round_trip: RoundTrips {
                 count: trip.samples(),
