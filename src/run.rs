@@ -101,6 +101,8 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
                 session.recorder.reboot();
                 session.console.reboot();
                 let rtc = bus.chipset().clock_after_reset();
+                // One machine at a time: this lets go of the old one's memory slots and descriptors.
+                drop(bus);
                 machine = Machine::start(plan, Some(rtc))?;
             }
             Ending::Reset => return Ok(Exit::Reset),
