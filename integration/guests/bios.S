@@ -1,4 +1,4 @@
-# Says what the BIOS tells an operating system: its memory map, and where the ACPI tables begin.
+# Says what the BIOS tells an operating system: its memory map, and whether the ACPI tables' beginning is where it belongs and whole.
 .include "boot.inc"
 
 .set BUFFER, 0xb000

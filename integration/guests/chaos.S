@@ -83,8 +83,8 @@ doings:
         .long   read_known, read_known, write_any, read_any
         .long   write_string, read_string, write_memory, read_memory
         .long   configure, firmware_dma, disk_dma, command
-        .long   write_known, write_known, write_known, read_known
-        .long   read_known, read_known, write_any, read_any
+        .long   write_known, write_known, write_moved, read_known
+        .long   read_moved, write_any, read_any, repair
         .long   write_memory, read_memory, configure, firmware_dma
         .long   disk_dma, disk_dma, command, repair
 
@@ -136,6 +136,18 @@ ports:
 ports_end:
 .set KNOWN, (ports_end - ports) / 2
 
+# A port of the power management block, wherever it is now, in EDX.
+moved_port:
+        mov     $(POWER + 0x40), %eax
+        call    pci_read
+        mov     %eax, %edx
+        call    random
+        shr     $11, %eax
+        and     $0x3f, %eax
+        and     $0xffc0, %edx
+        or      %eax, %edx
+        ret
+
 # Any port at all, in EDX.
 any_port:
         call    random
@@ -148,9 +160,12 @@ write_known:
         call    known_port
         call    random
         jmp     write
+write_moved:
+        call    moved_port
+        jmp     1f
 write_any:
         call    any_port
-        call    random
+1:      call    random
         # Nothing that means "sleep", in any byte.
         and     $0xdfdfdfdf, %eax
 write:
@@ -171,6 +186,9 @@ writes:
 
 read_known:
         call    known_port
+        jmp     read
+read_moved:
+        call    moved_port
         jmp     read
 read_any:
         call    any_port
@@ -391,17 +409,22 @@ command:
 1:      out     %al, %dx
         ret
 
-# The disk controller as a driver needs it, now and then after a reset of the disk, so that there is something left to break; but
-# the bus master goes anywhere.
+# The disk controller as a driver needs it, and the disk reset, so that there is something left to break; but the bus master and the power
+# management block go anywhere.
 repair:
         call    set_up_ide
         call    random
         mov     %eax, %ebx
+        and     $0xfff0, %ebx
         mov     $(IDE + 0x20), %eax
         call    pci_write
         call    random
-        test    $0x30000, %eax
-        jnz     1f
+        mov     %eax, %ebx
+        mov     $(POWER + 0x40), %eax
+        call    pci_write
+        mov     $(POWER + 0x80), %eax
+        mov     $1, %ebx
+        call    pci_write
         outb    0x3f6, 0x04
         outb    0x3f6, 0x00
-1:      ret
+        ret

@@ -1,10 +1,24 @@
-# For each disk that the BIOS knows: says what sector 5 and sector 5000 say, the first by cylinder, head and sector, the other by its number;
-# then writes its drive number and "C" to sector 6 and drive number and "N" to sector 7, in the same two ways.
+# Resets the machine once. Then, for each disk that the BIOS knows: says what sector 5 and sector 5000 say, the first by cylinder, head and
+# sector, the other by its number; and writes its drive number and "C" to sector 6, and its drive number and "N" to sector 7, in the same two
+# ways.
 .include "boot.inc"
 
 .set BUFFER, 0xb000
 
 main:
+        # CMOS byte 50h is nobody's.
+        mov     $0x50, %al
+        out     %al, $0x70
+        in      $0x71, %al
+        test    %al, %al
+        jnz     again
+        inc     %al
+        out     %al, $0x71
+        say     "once more\n"
+        mov     $3, %al
+        out     %al, $0x92
+        jmp     halt
+again:
         mov     $0x80, %dl
 each:
         push    %dx

@@ -65,8 +65,9 @@ reset_control:
         outb    0xcf9, 0x06
         jmp     halt
 triple_fault:
+        # An exception that nobody takes, and nobody takes that either.
         lidt    no_interrupts
-        int3
+        ud2
         jmp     halt
         .balign 8
 no_interrupts:

@@ -25,6 +25,7 @@
 //! - [`retry`]: retries that are counted and reported.
 //! - [`boot_sector`]: a guest of 512 bytes.
 //! - [`guest`]: guests in assembly language.
+//! - [`smoke`]: whether KVM works at all.
 
 pub mod boot_sector;
 mod child;
@@ -35,4 +36,5 @@ pub mod network;
 pub mod process;
 pub mod qemu;
 pub mod retry;
+pub mod smoke;
 pub mod transcript;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::stop::Stop;
 
 /// What may wait before the guest has to.
-const CAPACITY: usize = 64 << 10;
+const CAPACITY: usize = 16 << 10;
 
 /// How long the end of a run waits for a reader of our output that has stopped reading.
 const PATIENCE: Duration = Duration::from_secs(2);
