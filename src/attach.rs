@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kagero_aoe::initiator::{Config, Event, Initiator, OnLoss};
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{Address, MacAddress};
@@ -33,14 +33,14 @@ pub(crate) struct Attached {
 
 /// Attaches the run's disks; `None` when the run was stopped meanwhile.
 pub(crate) fn attach(config: &RunConfig, ram: &GuestRam, stop: &Stop) -> Result<Option<Attached>, Error> {
-    let mut attached = open(config)?;
+    let mut attached = open(config, stop)?;
     let waiting = Waiting::new(format!("waiting for {}", names(&attached.disks)));
     let found = find(&mut attached, ram, stop, config.attach_timeout)?;
     drop(waiting);
     Ok(found.then_some(attached))
 }
 
-fn open(config: &RunConfig) -> Result<Attached, Error> {
+fn open(config: &RunConfig, stop: &Stop) -> Result<Attached, Error> {
     let mut links = Vec::new();
     let mut disks = Vec::new();
     let mut by_interface = BTreeMap::new();
@@ -91,7 +91,12 @@ fn open(config: &RunConfig) -> Result<Attached, Error> {
             .context("the faults' timer")?;
     }
     let target = match built_in {
-        Some((_, link)) => Some(Running::start(server, vec![link]).context("the built-in target")?),
+        Some((_, link)) => {
+            let stop = stop.clone();
+            // Without it the guest would wait for its disk for ever.
+            let ended = move |why: &std::io::Error| stop.fail(anyhow!("the built-in target ended: {why}"));
+            Some(Running::start_watched(server, vec![link], ended).context("the built-in target")?)
+        }
         None => None,
     };
     Ok(Attached { disks, links, target })

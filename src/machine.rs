@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use kagero_devices::platform::{FwCfg, MemoryKind, MemoryRange};
+use kagero_devices::platform::{FwCfg, MemoryKind, MemoryRange, Rtc};
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -62,14 +62,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Makes the machine and lets its CPUs go.
-    pub(crate) fn start(plan: &Plan) -> Result<Self, Error> {
+    /// Makes the machine and lets its CPUs go. After a reset it keeps its `rtc`.
+    pub(crate) fn start(plan: &Plan, rtc: Option<Rtc>) -> Result<Self, Error> {
         let mut vm = Vm::new(&plan.ram).map_err(refused)?;
         let lines = Arc::new(Lines::new(Arc::clone(vm.fd())));
         let control = Arc::new(Control::new().context("the machine's event")?);
         let log =
             plan.firmware_log.as_ref().map(File::try_clone).transpose().context("the firmware's log")?;
-        let facts = Facts { cpus: plan.cpus, fw_cfg: fw_cfg(plan), log };
+        let facts = Facts { cpus: plan.cpus, fw_cfg: fw_cfg(plan), log, rtc };
         let chipset = Chipset::new(facts, &plan.ram, &lines, &plan.console, clock::now());
         let bus = Arc::new(Bus::new(
             chipset.context("the chipset's timer")?,
@@ -127,6 +127,8 @@ impl Machine {
     /// Looks after clock interrupts and typed keys until the machine ends by itself or the run is to stop.
     pub(crate) fn wait(&self, console: &Console, stop: &Stop) -> io::Result<Ending> {
         let timer = self.bus.chipset().timer()?;
+        // What was typed before a reset still waits, but no longer wakes anyone.
+        self.bus.chipset().wake(clock::now());
         let fds = [self.control.as_fd(), stop.fd(), console.input().fd(), timer.as_fd()];
         let going_on = || self.control.ending().is_none() && !stop.is_requested();
         events::serve(&fds, going_on, |_| self.bus.chipset().wake(clock::now()))?;

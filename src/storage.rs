@@ -46,16 +46,12 @@ pub struct Attachment {
     pub commands: u64,
     /// Bytes read and written.
     pub bytes: (u64, u64),
-    /// Commands that ended with an error.
-    pub errors: u64,
-    /// Times the target was lost.
-    pub losses: u64,
 }
 
 impl Attachment {
     /// A disk that has done nothing yet.
     pub fn new(source: String, initiator: Initiator, link: usize) -> Self {
-        Attachment { source, initiator, link, commands: 0, bytes: (0, 0), errors: 0, losses: 0 }
+        Attachment { source, initiator, link, commands: 0, bytes: (0, 0) }
     }
 }
 
@@ -298,13 +294,12 @@ impl Path {
 
 impl Attachment {
     /// Says what the initiator has to tell.
-    fn note(&mut self, event: Event) {
+    fn note(&self, event: Event) {
         let source = &self.source;
         match event {
             Event::Ready(disk) => tracing::info!("{source}: {} sectors, {}", disk.sectors, disk.model),
             Event::Unusable(why) => tracing::warn!("{source}: not a disk: {why}"),
             Event::TargetLost { silent } => {
-                self.losses += 1;
                 tracing::warn!("{source}: the target has not answered for {silent:.1?}; the guest waits");
             }
             Event::TargetBack { mac, silent } => {

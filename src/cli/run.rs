@@ -11,6 +11,7 @@ use crate::config::{
 };
 use crate::error::{Error, UserError};
 use crate::session::Session;
+use crate::stop::Exit;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -138,6 +139,9 @@ impl RunOptions {
         }
         let outcome = crate::run::run(&config, &session);
         let exit = session.finish(&config, outcome)?;
+        if let Some(line) = shortfall(exit, &config) {
+            eprintln!("kagero: {line}");
+        }
         Ok(exit.code(config.expect.is_some()))
     }
 
@@ -241,6 +245,23 @@ impl RunOptions {
             reboot: !self.no_reboot.unwrap_or(false),
             firmware_log: self.firmware_log,
         })
+    }
+}
+
+/// What was missing from a run that nobody ended and nothing failed in: the line for its exit code.
+fn shortfall(exit: Exit, config: &RunConfig) -> Option<String> {
+    let before = |what: &str| config.expect.as_ref().map(|text| format!("{what} before it wrote {text:?}"));
+    match exit {
+        Exit::PowerOff => before("the guest switched its machine off"),
+        Exit::Reset => before("the guest reset its machine"),
+        Exit::TimedOut => {
+            let limit = Period(config.timeout.unwrap_or_default());
+            Some(match &config.expect {
+                Some(text) => format!("time-out: the guest did not write {text:?} within {limit}"),
+                None => format!("time-out after {limit}"),
+            })
+        }
+        Exit::Expected | Exit::Signal { .. } | Exit::Quit => None,
     }
 }
 
