@@ -31,16 +31,17 @@ pub(crate) struct Attached {
     pub(crate) target: Option<Running>,
 }
 
-/// Attaches the run's disks; `None` when the run was stopped meanwhile.
-pub(crate) fn attach(config: &RunConfig, ram: &GuestRam, stop: &Stop) -> Result<Option<Attached>, Error> {
-    let mut attached = open(config)?;
-    let waiting = Waiting::new(format!("waiting for {}", names(&attached.disks)));
-    let found = find(&mut attached, ram, stop, config.attach_timeout)?;
-    drop(waiting);
-    Ok(found.then_some(attached))
+/// The same, with links and images open, before anything was sent.
+pub(crate) struct Opened {
+    disks: Vec<Attachment>,
+    links: Vec<AnyLink>,
+    server: Server,
+    /// The built-in target's end of the link in memory.
+    built_in: Option<AnyLink>,
 }
 
-fn open(config: &RunConfig) -> Result<Attached, Error> {
+/// Opens links and images. No file is made and no frame sent: whatever can't be used is refused here.
+pub(crate) fn open(config: &RunConfig) -> Result<Opened, Error> {
     let mut links = Vec::new();
     let mut disks = Vec::new();
     let mut by_interface = BTreeMap::new();
@@ -51,7 +52,7 @@ fn open(config: &RunConfig) -> Result<Attached, Error> {
             Source::File(path) => {
                 let access = if disk.read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let address = Address { shelf: BUILT_IN_SHELF, slot: disk.position };
-                server.export(address, path, access).map_err(|why| UserError::new("", why, ""))?;
+                server.export(address, path, access)?;
                 if built_in.is_none() {
                     let (ours, theirs) =
                         MemoryLink::pair(memory::Options::default()).context("a link in memory")?;
@@ -75,26 +76,40 @@ fn open(config: &RunConfig) -> Result<Attached, Error> {
         let initiator = initiator(config, disk, &links[link], target)?;
         disks.push(Attachment::new(disk.source.to_string(), initiator, link));
     }
-    if let Some(path) = &config.pcap {
-        links = links
-            .into_iter()
-            .enumerate()
-            .map(|(index, link)| link.captured(&numbered(path, index)))
-            .collect::<Result<_, _>>()?;
+    Ok(Opened { disks, links, server, built_in: built_in.map(|(_, link)| link) })
+}
+
+impl Opened {
+    /// Finds every disk's target; `None` when the run was stopped meanwhile. A capture begins here, so that it shows what was asked
+    /// also when nobody answers.
+    pub(crate) fn attach(
+        self,
+        config: &RunConfig,
+        ram: &GuestRam,
+        stop: &Stop,
+    ) -> Result<Option<Attached>, Error> {
+        let Opened { disks, mut links, server, built_in } = self;
+        if let Some(path) = &config.pcap {
+            links = links
+                .into_iter()
+                .enumerate()
+                .map(|(index, link)| link.captured(&numbered(path, index)))
+                .collect::<Result<_, _>>()?;
+        }
+        if !config.faults.is_none() {
+            let Faults { network, seed, .. } = &config.faults;
+            links = (*seed..)
+                .zip(links)
+                .map(|(seed, link)| link.with_faults(network, seed))
+                .collect::<Result<_, _>>()
+                .context("the faults' timer")?;
+        }
+        let target = built_in.map(|link| Running::start(server, vec![link])).transpose();
+        let mut attached = Attached { disks, links, target: target.context("the built-in target")? };
+        let _waiting = Waiting::new(format!("waiting for {}", names(&attached.disks)));
+        let found = find(&mut attached, ram, stop, config.attach_timeout)?;
+        Ok(found.then_some(attached))
     }
-    if !config.faults.is_none() {
-        let Faults { network, seed, .. } = &config.faults;
-        links = (*seed..)
-            .zip(links)
-            .map(|(seed, link)| link.with_faults(network, seed))
-            .collect::<Result<_, _>>()
-            .context("the faults' timer")?;
-    }
-    let target = match built_in {
-        Some((_, link)) => Some(Running::start(server, vec![link]).context("the built-in target")?),
-        None => None,
-    };
-    Ok(Attached { disks, links, target })
 }
 
 /// One capture file for each link; the first has the name that was given.

@@ -10,7 +10,6 @@ use crate::config::{
     TargetLoss, TraceConfig, TraceSink, default_firmware,
 };
 use crate::error::{Error, UserError};
-use crate::session::Session;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -132,13 +131,7 @@ impl RunOptions {
         )?;
         let config = options.into_config()?;
         config.check()?;
-        let session = Session::open(&config)?;
-        if let Err(error) = crate::signals::end_on_signals(&session.stop) {
-            return Err(anyhow::Error::from(error).context("signal handlers").into());
-        }
-        let outcome = crate::run::run(&config, &session);
-        let exit = session.finish(&config, outcome)?;
-        Ok(exit.code(config.expect.is_some()))
+        Ok(crate::run::run(&config)?.code(config.expect.is_some()))
     }
 
     /// Adds what the configuration file says, where flags say nothing.
