@@ -31,16 +31,17 @@ pub(crate) struct Attached {
     pub(crate) target: Option<Running>,
 }
 
-/// Attaches the run's disks; `None` when the run was stopped meanwhile.
-pub(crate) fn attach(config: &RunConfig, ram: &GuestRam, stop: &Stop) -> Result<Option<Attached>, Error> {
-    let mut attached = open(config, stop)?;
-    let waiting = Waiting::new(format!("waiting for {}", names(&attached.disks)));
-    let found = find(&mut attached, ram, stop, config.attach_timeout)?;
-    drop(waiting);
-    Ok(found.then_some(attached))
+/// The same, with links and images open, before anything was sent.
+pub(crate) struct Opened {
+    disks: Vec<Attachment>,
+    links: Vec<AnyLink>,
+    server: Server,
+    /// The built-in target's end of the link in memory.
+    built_in: Option<AnyLink>,
 }
 
-fn open(config: &RunConfig, stop: &Stop) -> Result<Attached, Error> {
+/// Opens links and images. No file is made and no frame sent: whatever can't be used is refused here.
+pub(crate) fn open(config: &RunConfig) -> Result<Opened, Error> {
     let mut links = Vec::new();
     let mut disks = Vec::new();
     let mut by_interface = BTreeMap::new();
@@ -75,31 +76,43 @@ fn open(config: &RunConfig, stop: &Stop) -> Result<Attached, Error> {
         let initiator = initiator(config, disk, &links[link], target)?;
         disks.push(Attachment::new(disk.source.to_string(), initiator, link));
     }
-    if let Some(path) = &config.pcap {
-        links = links
-            .into_iter()
-            .enumerate()
-            .map(|(index, link)| link.captured(&numbered(path, index)))
-            .collect::<Result<_, _>>()?;
-    }
-    if !config.faults.is_none() {
-        let Faults { network, seed, .. } = &config.faults;
-        links = (*seed..)
-            .zip(links)
-            .map(|(seed, link)| link.with_faults(network, seed))
-            .collect::<Result<_, _>>()
-            .context("the faults' timer")?;
-    }
-    let target = match built_in {
-        Some((_, link)) => {
-            let stop = stop.clone();
-            // Without it the guest would wait for its disk for ever.
-            let ended = move |why: &std::io::Error| stop.fail(anyhow!("the built-in target ended: {why}"));
-            Some(Running::start_watched(server, vec![link], ended).context("the built-in target")?)
+    Ok(Opened { disks, links, server, built_in: built_in.map(|(_, link)| link) })
+}
+
+impl Opened {
+    /// Finds every disk's target; `None` when the run was stopped meanwhile. A capture begins here, so that it shows what was asked
+    /// also when nobody answers.
+    pub(crate) fn attach(
+        self,
+        config: &RunConfig,
+        ram: &GuestRam,
+        stop: &Stop,
+    ) -> Result<Option<Attached>, Error> {
+        let Opened { disks, mut links, server, built_in } = self;
+        if let Some(path) = &config.pcap {
+            links = links
+                .into_iter()
+                .enumerate()
+                .map(|(index, link)| link.captured(&numbered(path, index)))
+                .collect::<Result<_, _>>()?;
         }
-        None => None,
-    };
-    Ok(Attached { disks, links, target })
+        if !config.faults.is_none() {
+            let Faults { network, seed, .. } = &config.faults;
+            links = (*seed..)
+                .zip(links)
+                .map(|(seed, link)| link.with_faults(network, seed))
+                .collect::<Result<_, _>>()
+                .context("the faults' timer")?;
+        }
+        // Without it the guest would wait for its disk for ever.
+        let ended = stop.clone();
+        let ended = move |why: &std::io::Error| ended.fail(anyhow!("the built-in target ended: {why}"));
+        let target = built_in.map(|link| Running::start_watched(server, vec![link], ended)).transpose();
+        let mut attached = Attached { disks, links, target: target.context("the built-in target")? };
+        let _waiting = Waiting::new(format!("waiting for {}", names(&attached.disks)));
+        let found = find(&mut attached, ram, stop, config.attach_timeout)?;
+        Ok(found.then_some(attached))
+    }
 }
 
 /// One capture file for each link; the first has the name that was given.

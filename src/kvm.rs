@@ -38,9 +38,7 @@ const NEEDED: [(Cap, &str); 6] = [
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No `/dev/kvm`.
-    #[error(
-        "/dev/kvm: not there; load kvm_amd or kvm_intel, or enable virtualization in this machine's firmware set-up"
-    )]
+    #[error("not there")]
     Missing,
     /// No right to open it.
     #[error("permission denied")]
@@ -63,7 +61,9 @@ impl Error {
     /// The line for the user, with the mend.
     pub fn to_user_error(&self) -> UserError {
         let mend = match self {
-            Error::Missing => "load kvm_amd or kvm_intel, or enable virtualization in the machine's set-up",
+            Error::Missing => {
+                "load kvm_amd or kvm_intel, or enable virtualization in this machine's firmware set-up"
+            }
             Error::Permission => "run as root or join the group kvm",
             Error::Open(_) | Error::Call(..) => "look into the kernel's log",
             Error::Version(_) | Error::Capability(_) => "use a Linux kernel from 4.12 on",
@@ -187,6 +187,14 @@ fn route_interrupts(vm: &VmFd) -> Result<(), Error> {
     let routing = KvmIrqRouting::from_entries(&entries)
         .map_err(|_| Error::Call("route interrupts", kvm_ioctls::Error::new(libc::E2BIG)))?;
     vm.set_gsi_routing(&routing).map_err(|e| Error::Call("route interrupts", e))
+}
+
+/// Says whether this host can run a guest at all; nothing is made.
+///
+/// # Errors
+/// What is the matter with `/dev/kvm`.
+pub fn check() -> Result<(), Error> {
+    open().map(drop)
 }
 
 fn open() -> Result<Kvm, Error> {

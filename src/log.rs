@@ -1,6 +1,7 @@
 //! The log, on standard error.
 
-use std::io::{IsTerminal, stderr};
+use std::fmt::Display;
+use std::io::{IsTerminal, Write as _, stderr};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -38,6 +39,11 @@ pub fn start(verbose: u8, quiet: bool) -> Result<(), UserError> {
     // Fails only when a log was started before, as a test may have done.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
     Ok(())
+}
+
+/// Writes to standard error as it is. A reader that has gone is no reason to stop.
+pub fn say(text: impl Display) {
+    let _ = write!(stderr(), "{text}");
 }
 
 fn parse(text: &str) -> Result<Targets, UserError> {

@@ -22,7 +22,7 @@ use crate::chipset::{Chipset, Facts};
 use crate::clock;
 use crate::console::Console;
 use crate::control::{Control, Ending};
-use crate::error::Error;
+use crate::error::{Error, UserError};
 use crate::events;
 use crate::irq::Lines;
 use crate::kvm::{self, Vm};
@@ -37,6 +37,16 @@ use crate::vcpu::{self, Exits};
 pub(crate) enum Boot {
     Firmware(Firmware),
     Kernel(Kernel),
+}
+
+impl Boot {
+    /// Says what is wrong with a kernel, by loading it; each start of the machine loads it anew.
+    pub(crate) fn check(&self, cpus: u8, ram: &GuestRam) -> Result<(), UserError> {
+        match self {
+            Boot::Firmware(_) => Ok(()),
+            Boot::Kernel(kernel) => kernel.load(ram, &tables(cpus, ram)).map(drop),
+        }
+    }
 }
 
 /// What stays over resets.

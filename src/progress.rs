@@ -1,4 +1,4 @@
-//! A word on standard error about what takes longer than two seconds.
+//! A sign on the terminal that something takes longer than two seconds.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// What is over within this time needs no word.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Something is being waited for as long as this lives: a turning sign on a terminal, one line elsewhere.
+/// Something is being waited for as long as this lives: a turning sign on a terminal. Elsewhere only the detailed log tells, so that
+/// what goes wrong in the end is one line.
 #[derive(Debug)]
 pub struct Waiting {
     done: Option<Sender<()>>,
@@ -22,22 +23,22 @@ impl Waiting {
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         let message = message.into();
+        tracing::debug!("{message}");
+        if !stderr().is_terminal() || !tracing::enabled!(tracing::Level::INFO) {
+            return Self { done: None, thread: None };
+        }
         let (done, is_done) = channel();
         let thread = std::thread::Builder::new().name("progress".into()).spawn(move || {
             if is_done.recv_timeout(SOON) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            if stderr().is_terminal() {
-                let bar = ProgressBar::new_spinner().with_message(message);
-                if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-                    bar.set_style(style);
-                }
-                bar.enable_steady_tick(Duration::from_millis(120));
-                let _ = is_done.recv();
-                bar.finish_and_clear();
-            } else {
-                eprintln!("kagero: {message}");
+            let bar = ProgressBar::new_spinner().with_message(message);
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+                bar.set_style(style);
             }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            let _ = is_done.recv();
+            bar.finish_and_clear();
         });
         // Without a thread there is no word; the wait itself goes on.
         Self { done: Some(done), thread: thread.ok() }

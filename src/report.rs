@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -238,23 +239,29 @@ impl End {
 }
 
 impl Report {
-    /// Writes the document, whole or not at all: a reader never finds half of it.
+    /// Writes the document, whole or not at all: a reader never finds half of it. To a pipe or a device it is simply written.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        let mut document = serde_json::to_vec_pretty(self)?;
+        document.push(b'\n');
+        if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            return File::options().write(true).open(path)?.write_all(&document);
+        }
+        // Where a symbolic link leads, so that the link stays one.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = Path::new(&name);
         let write = || {
-            let mut file = std::fs::File::create(temporary)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
+            let mut file = File::create(temporary)?;
+            file.write_all(&document)?;
             file.sync_all()?;
-            std::fs::rename(temporary, path)
+            fs::rename(temporary, path)
         };
         write().inspect_err(|_| {
-            let _ = std::fs::remove_file(temporary);
+            let _ = fs::remove_file(temporary);
         })
     }
 
@@ -354,6 +361,12 @@ mod tests {
         assert_eq!(read["format"], FORMAT);
         assert_eq!(read["config"]["memory"], "1G");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+
+        let link = folder.path().join("link.json");
+        std::os::unix::fs::symlink("run.json", &link).unwrap();
+        report.save(&link).unwrap();
+        assert!(link.is_symlink() && !path.is_symlink());
+        fs::remove_file(link).unwrap();
 
         assert!(report.save(folder.path()).is_err(), "a folder can't be replaced by a file");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -8,60 +8,114 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow};
 
-use crate::attach::{Attached, attach};
+use crate::attach::{self, Attached};
+use crate::board;
 use crate::boot::firmware::Firmware;
 use crate::boot::kernel::Kernel;
 use crate::config::{Boot, RunConfig};
 use crate::control::Ending;
 use crate::error::{Error, UserError};
+use crate::kvm;
 use crate::machine::{self, Machine, Plan};
 use crate::memory::GuestRam;
-use crate::report::{DiskReport, RoundTrips};
+use crate::report::{DiskReport, Recorder, RoundTrips};
 use crate::session::Session;
+use crate::signals;
 use crate::stop::{Exit, Stop};
 use crate::storage::{Attachment, Storage};
+use crate::trace::check_devices;
 
-/// Runs the guest until somebody ends the run through `session.stop`.
+/// Runs the guest to its end, with everything around it.
+///
+/// What can't be done is refused before anything is made, and then there is no report either. A run that has begun has its
+/// report whatever becomes of it.
 ///
 /// # Errors
-/// When the machine can't be made, or fails.
-pub fn run(config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-    session.trace.check_devices(&crate::board::names())?;
-    let ram = GuestRam::new(config.memory.bytes()).context("the guest's memory")?;
-    let boot = boot(&config.boot)?;
-    let firmware_log = firmware_log(config)?;
-    let Some(attached) = attach(config, &ram, &session.stop)? else {
-        return session.stop.take().unwrap_or(Ok(Exit::Quit));
+/// When the run is refused, or fails.
+pub fn run(config: &RunConfig) -> Result<Exit, Error> {
+    let recorder = Recorder::new(config);
+    let stop = Stop::new().context("the event for the run's end")?;
+    signals::end_on_signals(&stop).context("signal handlers")?;
+    if let Some(limit) = config.timeout {
+        stop.after(limit).context("the clock of --timeout")?;
+    }
+    let ready = Ready::new(config, &stop)?;
+    if ready.is_some() {
+        recorder.phase("target found");
+    }
+    let session = Session::open(config, stop, recorder)?;
+    let outcome = match ready {
+        Some(ready) => ready.run(config, &session),
+        None => outcome(&session.stop),
     };
-    session.recorder.phase("target found");
-    let Attached { disks, links, target } = attached;
-    let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
-    let plan = Plan {
-        ram,
-        cpus: config.cpus,
-        boot,
-        storage: Arc::clone(&storage),
-        console: session.console.clone(),
-        trace: session.trace.clone(),
-        recorder: session.recorder.clone(),
-        firmware_log,
-    };
-    std::thread::scope(|threads| {
-        let path =
-            threads.spawn(|| needed("the storage thread", &session.stop, || storage.run(&session.stop)));
-        let ending = live(&plan, config, session);
-        // Whoever waits for the end, the storage thread among them, hears of it now.
-        match ending {
-            Ok(exit) => session.stop.request(exit),
-            Err(error) => session.stop.fail(error),
-        }
-        // It has told of its own failure.
-        let _ = path.join();
-    });
-    storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
-    // Everything the guest wrote has been answered by now; the target lets its images go.
-    drop(target);
-    session.stop.take().unwrap_or_else(|| Err(anyhow!("the run ended without a reason").into()))
+    session.finish(config, outcome)
+}
+
+/// What a run needs and may be refused.
+struct Ready {
+    ram: GuestRam,
+    boot: machine::Boot,
+    attached: Attached,
+}
+
+impl Ready {
+    /// `None` when the run was stopped while its targets were searched.
+    fn new(config: &RunConfig, stop: &Stop) -> Result<Option<Self>, Error> {
+        config.trace.as_ref().map_or(Ok(()), |trace| check_devices(trace, &board::names()))?;
+        let opened = attach::open(config)?;
+        kvm::check().map_err(|error| error.to_user_error())?;
+        let boot = boot(&config.boot)?;
+        let ram = GuestRam::new(config.memory.bytes()).map_err(|error| {
+            UserError::new(
+                "--memory",
+                format!("this host can't give {} ({error})", config.memory),
+                "give less",
+            )
+        })?;
+        boot.check(config.cpus, &ram)?;
+        let attached = opened.attach(config, &ram, stop)?;
+        Ok(attached.map(|attached| Ready { ram, boot, attached }))
+    }
+
+    fn run(self, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
+        let Ready { ram, boot, attached: Attached { disks, links, target } } = self;
+        let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
+        let plan = Plan {
+            ram,
+            cpus: config.cpus,
+            boot,
+            storage: Arc::clone(&storage),
+            console: session.console.clone(),
+            trace: session.trace.clone(),
+            recorder: session.recorder.clone(),
+            firmware_log: session
+                .firmware_log
+                .as_ref()
+                .map(File::try_clone)
+                .transpose()
+                .context("the firmware's log")?,
+        };
+        std::thread::scope(|threads| {
+            let path =
+                threads.spawn(|| needed("the storage thread", &session.stop, || storage.run(&session.stop)));
+            let ending = live(&plan, config, session);
+            // Whoever waits for the end, the storage thread among them, hears of it now.
+            match ending {
+                Ok(exit) => session.stop.request(exit),
+                Err(error) => session.stop.fail(error),
+            }
+            // It has told of its own failure.
+            let _ = path.join();
+        });
+        storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
+        // Everything the guest wrote has been answered by now; the target lets its images go.
+        drop(target);
+        outcome(&session.stop)
+    }
+}
+
+fn outcome(stop: &Stop) -> Result<Exit, Error> {
+    stop.take().unwrap_or_else(|| Err(anyhow!("the run ended without a reason").into()))
 }
 
 /// Does the work of a thread that the run can't do without: when it fails or panics, so does the run.
@@ -114,28 +168,18 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
     }
 }
 
-fn boot(boot: &Boot) -> Result<machine::Boot, Error> {
+fn boot(boot: &Boot) -> Result<machine::Boot, UserError> {
     Ok(match boot {
-        Boot::Firmware(path) => {
-            let image = std::fs::read(path)
-                .map_err(|e| UserError::new(path.display(), e, "name a BIOS image with --firmware"))?;
-            let firmware = Firmware::new(image)
-                .map_err(|why| UserError::new(path.display(), why, "name a BIOS image with --firmware"))?;
-            machine::Boot::Firmware(firmware)
-        }
+        Boot::Firmware(path) => machine::Boot::Firmware(
+            Firmware::open(path)
+                .map_err(|why| UserError::new(path.display(), why, "name a BIOS image with --firmware"))?,
+        ),
         Boot::Kernel { image, initrd, command_line } => machine::Boot::Kernel(Kernel {
             image: image.clone(),
             initrd: initrd.clone(),
             append: command_line.clone(),
         }),
     })
-}
-
-fn firmware_log(config: &RunConfig) -> Result<Option<File>, UserError> {
-    let create = |path: &std::path::PathBuf| {
-        File::create(path).map_err(|why| UserError::new(path.display(), why, "check the folder's mode"))
-    };
-    config.firmware_log.as_ref().map(create).transpose()
 }
 
 fn reports(disks: &[Attachment]) -> Vec<DiskReport> {

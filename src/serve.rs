@@ -1,5 +1,8 @@
 //! Serving disk images as AoE targets.
 
+use std::fmt;
+use std::io::{self, Write as _};
+
 use anyhow::Context;
 use kagero_aoe::link::Link;
 use kagero_target::{Access, Server};
@@ -8,6 +11,11 @@ use crate::config::{ServeConfig, grouped};
 use crate::error::Error;
 use crate::signals;
 use crate::stop::{Exit, Stop};
+
+/// A line on standard output. A reader that has gone is no reason not to serve.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
 
 /// Serves until a signal ends it. Says on standard output what it serves, once it does.
 ///
@@ -30,9 +38,9 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     for (export, disk) in config.exports.iter().zip(server.exports()) {
         let access = if export.read_only { ", read-only" } else { "" };
         let bytes = grouped(disk.disk().sectors.saturating_mul(512));
-        println!("{} is {}, {bytes} bytes{access}", export.address, export.image.display());
+        say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image.display()));
     }
-    println!("serving on {}, MTU {}", config.interface, link.mtu());
+    say(format_args!("serving on {}, MTU {}", config.interface, link.mtu()));
 
     server.serve(std::slice::from_mut(&mut link), &stop.fd()).context("waiting for frames")?;
     let done = server.stats().counters();

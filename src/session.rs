@@ -1,12 +1,13 @@
 //! What surrounds the machine during a run: its console, its report, its trace, and the ways it may end.
 
-use std::time::Duration;
+use std::fs::File;
+use std::path::PathBuf;
 
 use anyhow::Context;
 
 use crate::config::RunConfig;
 use crate::console::{Attached, Console};
-use crate::error::Error;
+use crate::error::{Error, UserError};
 use crate::report::Recorder;
 use crate::stop::{Exit, Stop};
 use crate::trace::Trace;
@@ -22,22 +23,20 @@ pub struct Session {
     pub console: Console,
     /// Where register accesses are written down.
     pub trace: Trace,
+    /// Where the firmware's messages go.
+    pub firmware_log: Option<File>,
 }
 
 impl Session {
-    /// Opens everything that `config` asks for around the machine, and starts the clock of `--timeout`.
+    /// Makes every file that `config` asks for around the machine, but for the report, which is made at the end.
     ///
     /// # Errors
     /// When a file can't be made.
-    pub fn open(config: &RunConfig) -> Result<Self, Error> {
-        let recorder = Recorder::new(config);
-        let stop = Stop::new().context("the event for the run's end")?;
+    pub fn open(config: &RunConfig, stop: Stop, recorder: Recorder) -> Result<Self, Error> {
         let console = Console::open(&config.console, config.expect.as_deref(), &stop, &recorder)?;
         let trace = config.trace.as_ref().map_or_else(|| Ok(Trace::off()), Trace::open)?;
-        if let Some(limit) = config.timeout {
-            end_after(limit, &stop).context("the clock of --timeout")?;
-        }
-        Ok(Self { stop, recorder, console, trace })
+        let firmware_log = config.firmware_log.as_ref().map(create).transpose()?;
+        Ok(Self { stop, recorder, console, trace, firmware_log })
     }
 
     /// Lends the terminal to the guest, when the console is on it; call it when the machine starts, and keep the result while it runs.
@@ -64,7 +63,7 @@ impl Session {
         self.trace.flush();
         let report = self.recorder.finish(&outcome);
         if tracing::enabled!(tracing::Level::INFO) {
-            eprint!("{}", report.table());
+            crate::log::say(report.table());
         }
         let saved = config.report.as_ref().map_or(Ok(()), |path| {
             report.save(path).with_context(|| format!("{}: can't write the report", path.display()))
@@ -81,21 +80,21 @@ impl Session {
     }
 }
 
-/// Ends the run once `limit` is over, if it has not ended before.
-fn end_after(limit: Duration, stop: &Stop) -> std::io::Result<()> {
-    let stop = stop.clone();
-    std::thread::Builder::new().name("timeout".into()).spawn(move || {
-        if !stop.wait(Some(limit)) {
-            stop.request(Exit::TimedOut);
-        }
-    })?;
-    Ok(())
+fn create(path: &PathBuf) -> Result<File, UserError> {
+    File::create(path).map_err(|error| {
+        let problem = format!("can't write the firmware's messages: {error}");
+        UserError::new(path.display(), problem, "check the folder's mode")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::ConsoleSink;
+
+    fn open(config: &RunConfig) -> Session {
+        Session::open(config, Stop::new().unwrap(), Recorder::new(config)).unwrap()
+    }
 
     fn config(console: ConsoleSink) -> RunConfig {
         RunConfig { console, expect: Some("login:".into()), ..RunConfig::default() }
@@ -106,7 +105,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (log, report) = (folder.path().join("console.log"), folder.path().join("run.json"));
         let config = RunConfig { report: Some(report.clone()), ..config(ConsoleSink::File(log.clone())) };
-        let session = Session::open(&config).unwrap();
+        let session = open(&config);
         session.console.write(b"Debian GNU/Linux 12 lo");
         assert!(!session.stop.is_requested());
         session.console.write(b"gin: ");
@@ -122,19 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn the_time_out_ends_a_silent_run() {
-        let config = RunConfig { timeout: Some(Duration::from_millis(1)), ..config(ConsoleSink::None) };
-        let session = Session::open(&config).unwrap();
-        assert!(session.stop.wait(None));
-        assert_eq!(session.stop.take().unwrap().unwrap(), Exit::TimedOut);
-    }
-
-    #[test]
     fn the_report_is_written_also_when_the_run_failed() {
         let folder = tempfile::tempdir().unwrap();
         let report = folder.path().join("run.json");
         let config = RunConfig { report: Some(report.clone()), ..config(ConsoleSink::None) };
-        let session = Session::open(&config).unwrap();
+        let session = open(&config);
         let error = session.finish(&config, Err(anyhow::anyhow!("KVM_RUN failed").into())).unwrap_err();
         assert_eq!(error.to_string(), "KVM_RUN failed");
         assert!(std::fs::read_to_string(report).unwrap().contains("KVM_RUN failed"));

@@ -29,7 +29,7 @@ pub fn end_on_signals(stop: &Stop) -> io::Result<()> {
                 }
                 _ => {
                     terminal::restore();
-                    eprintln!("kagero: second signal; ended at once");
+                    crate::log::say("kagero: second signal; ended at once\n");
                     std::process::exit(128 + signal);
                 }
             }

@@ -121,6 +121,20 @@ impl Stop {
         }
     }
 
+    /// Ends the run once `limit` is over, if it has not ended before.
+    ///
+    /// # Errors
+    /// When the thread that waits can't be made.
+    pub fn after(&self, limit: Duration) -> io::Result<()> {
+        let stop = self.clone();
+        std::thread::Builder::new().name("timeout".into()).spawn(move || {
+            if !stop.wait(Some(limit)) {
+                stop.request(Exit::TimedOut);
+            }
+        })?;
+        Ok(())
+    }
+
     /// How the run ended, once: `None` while it goes on or when somebody has taken it.
     #[must_use]
     pub fn take(&self) -> Option<Result<Exit, Error>> {
@@ -165,6 +179,14 @@ mod tests {
         assert!(stop.wait(None));
         thread.join().unwrap();
         assert_eq!(stop.take().unwrap().unwrap().code(false), 143);
+    }
+
+    #[test]
+    fn time_ends_a_silent_run() {
+        let stop = Stop::new().unwrap();
+        stop.after(Duration::from_millis(1)).unwrap();
+        assert!(stop.wait(None));
+        assert_eq!(stop.take().unwrap().unwrap(), Exit::TimedOut);
     }
 
     #[test]

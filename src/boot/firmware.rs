@@ -1,5 +1,9 @@
 //! The firmware: a flash image that ends at 4 GiB, with its last 128 KiB also below 1 MiB.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::memory::GuestRam;
@@ -15,12 +19,28 @@ pub struct Firmware {
 }
 
 impl Firmware {
+    /// Reads the image at `path`.
+    ///
+    /// # Errors
+    /// That it can't be read, or what is wrong with its size.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let mut image = Vec::new();
+        // One byte more than there may be tells a larger file.
+        let limit = LARGEST as u64 + 1;
+        let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut image));
+        read.map_err(|error| error.to_string())?;
+        Self::new(image)
+    }
+
     /// Takes `image`.
     ///
     /// # Errors
     /// What is wrong with its size: chips come in multiples of 64 KiB.
     pub fn new(image: Vec<u8>) -> Result<Self, String> {
-        if image.is_empty() || !image.len().is_multiple_of(0x1_0000) || image.len() > LARGEST {
+        if image.len() > LARGEST {
+            return Err(format!("too large for a firmware image, which has {} MiB at most", LARGEST >> 20));
+        }
+        if image.is_empty() || !image.len().is_multiple_of(0x1_0000) {
             return Err(format!(
                 "{} bytes are no firmware image: those have a multiple of 64 KiB",
                 image.len()
@@ -62,6 +82,7 @@ mod tests {
     fn odd_sizes_are_refused() {
         assert!(Firmware::new(vec![0; 100]).is_err());
         assert!(Firmware::new(Vec::new()).is_err());
+        assert!(Firmware::new(vec![0; LARGEST + 0x1_0000]).is_err());
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 /// Says what went wrong, in one line.
 fn complain(error: &Error) -> u8 {
-    eprintln!("kagero: {error}");
+    crate::log::say(format_args!("kagero: {error}\n"));
     error.exit_code()
 }
 

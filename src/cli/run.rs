@@ -10,7 +10,6 @@ use crate::config::{
     TargetLoss, TraceConfig, TraceSink, default_firmware,
 };
 use crate::error::{Error, UserError};
-use crate::session::Session;
 use crate::stop::Exit;
 
 pub(super) const EXAMPLES: &str = "\
@@ -133,12 +132,7 @@ impl RunOptions {
         )?;
         let config = options.into_config()?;
         config.check()?;
-        let session = Session::open(&config)?;
-        if let Err(error) = crate::signals::end_on_signals(&session.stop) {
-            return Err(anyhow::Error::from(error).context("signal handlers").into());
-        }
-        let outcome = crate::run::run(&config, &session);
-        let exit = session.finish(&config, outcome)?;
+        let exit = crate::run::run(&config)?;
         if let Some(line) = shortfall(exit, &config) {
             eprintln!("kagero: {line}");
         }

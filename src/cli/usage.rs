@@ -18,7 +18,7 @@ pub(super) fn report(error: &Error) -> u8 {
             2
         }
         _ => {
-            eprintln!("kagero: {}", one_line(error));
+            crate::log::say(format_args!("kagero: {}\n", one_line(error)));
             2
         }
     }

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use super::outputs::{self, Output};
 use super::units::grouped;
 use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
 use crate::error::UserError;
@@ -32,7 +33,7 @@ impl RunConfig {
                 "give the text to wait for",
             ));
         }
-        self.outputs().try_for_each(|(option, path)| check_output(option, path))
+        outputs::check(self.outputs(), &self.inputs())
     }
 
     fn check_disks(&self) -> Result<(), UserError> {
@@ -129,7 +130,7 @@ impl RunConfig {
     }
 
     /// Every file that the run will write.
-    fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+    fn outputs(&self) -> impl Iterator<Item = Output<'_>> {
         let console = match &self.console {
             ConsoleSink::File(path) => Some(path),
             ConsoleSink::Stdio | ConsoleSink::None => None,
@@ -146,7 +147,20 @@ impl RunConfig {
             ("--firmware-log", self.firmware_log.as_ref()),
         ]
         .into_iter()
-        .filter_map(|(option, path)| Some((option, path?.as_path())))
+        .filter_map(|(option, path)| Some(Output { option, path: path? }))
+    }
+
+    /// Every file that the run will read.
+    fn inputs(&self) -> Vec<&Path> {
+        let images = self.disks.iter().filter_map(|disk| match &disk.source {
+            Source::File(path) => Some(path.as_path()),
+            Source::Aoe { .. } => None,
+        });
+        let boot = match &self.boot {
+            Boot::Firmware(path) => [Some(path.as_path()), None],
+            Boot::Kernel { image, initrd, .. } => [Some(image.as_path()), initrd.as_deref()],
+        };
+        images.chain(boot.into_iter().flatten()).collect()
     }
 }
 
@@ -184,7 +198,9 @@ impl ServeConfig {
             }
             images.push((identity, export.read_only));
         }
-        self.pcap.as_deref().map_or(Ok(()), |path| check_output("--pcap", path))
+        let pcap = self.pcap.as_deref().map(|path| Output { option: "--pcap", path });
+        let images: Vec<_> = self.exports.iter().map(|export| export.image.as_path()).collect();
+        outputs::check(pcap, &images)
     }
 }
 
@@ -282,27 +298,4 @@ fn metadata(what: &str, path: &Path) -> Result<Metadata, UserError> {
         ));
     }
     Ok(meta)
-}
-
-fn check_output(option: &str, path: &Path) -> Result<(), UserError> {
-    if path.is_dir() {
-        return Err(UserError::new(
-            path.display(),
-            format!("a directory, where {option} needs a file"),
-            "add a file name",
-        ));
-    }
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Ok(()),
-    };
-    if !parent.is_dir() {
-        return Err(UserError::new(
-            path.display(),
-            format!("{option} can't make a file there: no folder {}", parent.display()),
-            "create it first",
-        ));
-    }
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Configuration files: TOML whose keys are the long names of the flags.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -8,20 +10,36 @@ use toml::de::DeTable;
 
 use crate::error::{UserError, nearest};
 
+/// More than anyone writes by hand.
+const LARGEST: u64 = 1 << 20;
+
 /// Reads `path`, whose top level may have the `known` keys.
 ///
 /// # Errors
 /// When the file can't be read, or with the number of the first line that is wrong.
 pub fn load<T: DeserializeOwned>(path: &Path, known: &[String]) -> Result<T, UserError> {
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
+    read.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             UserError::new(path.display(), "no such configuration file", "check the path after --config")
         }
         std::io::ErrorKind::InvalidData => {
             UserError::new(path.display(), "the configuration is not UTF-8 text", "it has to be a TOML file")
         }
-        _ => UserError::new(path.display(), format!("can't read the configuration: {error}"), ""),
+        _ => UserError::new(
+            path.display(),
+            format!("can't read the configuration: {error}"),
+            "name a TOML file after --config",
+        ),
     })?;
+    if text.len() as u64 > LARGEST {
+        return Err(UserError::new(
+            path.display(),
+            format!("too large for a configuration, which has {} KiB at most", LARGEST >> 10),
+            "name a TOML file after --config",
+        ));
+    }
     parse(path, &text, known)
 }
 

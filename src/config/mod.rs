@@ -8,6 +8,7 @@ mod disk;
 mod fault;
 pub mod file;
 pub(crate) mod keyed;
+mod outputs;
 mod run;
 mod serve;
 mod units;

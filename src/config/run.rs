@@ -30,10 +30,12 @@ pub struct RunConfig {
     #[serde(serialize_with = "as_period")]
     pub timeout: Option<Duration>,
     /// Where the report goes, as JSON.
+    #[serde(serialize_with = "as_some_text")]
     pub report: Option<PathBuf>,
     /// What register accesses are written down, and where.
     pub trace: Option<TraceConfig>,
     /// Where the AoE traffic goes, as a pcap file.
+    #[serde(serialize_with = "as_some_text")]
     pub pcap: Option<PathBuf>,
     /// Faults injected into the links.
     pub faults: Faults,
@@ -45,6 +47,7 @@ pub struct RunConfig {
     /// Whether a reset by the guest begins anew; otherwise it ends the run.
     pub reboot: bool,
     /// Where the firmware's messages on debug port 402h go.
+    #[serde(serialize_with = "as_some_text")]
     pub firmware_log: Option<PathBuf>,
 }
 
@@ -76,12 +79,14 @@ impl Default for RunConfig {
 #[serde(rename_all = "kebab-case")]
 pub enum Boot {
     /// A BIOS image, mapped below 4 GiB and below 1 MiB.
-    Firmware(PathBuf),
+    Firmware(#[serde(serialize_with = "as_text")] PathBuf),
     /// A Linux kernel, loaded without firmware.
     Kernel {
         /// A bzImage, or an ELF file with a PVH entry.
+        #[serde(serialize_with = "as_text")]
         image: PathBuf,
         /// Its initial RAM disk.
+        #[serde(serialize_with = "as_some_text")]
         initrd: Option<PathBuf>,
         /// Its command line.
         command_line: String,
@@ -218,6 +223,15 @@ fn firmware_among(places: &[&str]) -> Result<PathBuf, UserError> {
             "install the package seabios, or name a BIOS image with --firmware",
         )
     })
+}
+
+/// A path need not be UTF-8, a report has to.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn as_some_text<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.display().to_string()).serialize(serializer)
 }
 
 fn as_period<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

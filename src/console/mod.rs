@@ -187,7 +187,7 @@ impl Console {
             match escape.push(byte) {
                 Some(Key::Guest(byte)) => self.0.input.push_typed(&[byte]),
                 Some(Key::Quit) => self.0.stop.request(Exit::Quit),
-                Some(Key::Help) => eprint!("{HELP}"),
+                Some(Key::Help) => crate::log::say(HELP),
                 None => {}
             }
         }

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use kagero_aoe::link::Link;
 use rustix::io::Errno;
 
+use crate::interface::LEAST_MTU;
 use crate::sys::{self, Name};
 use crate::{Counters, ETHERNET_HEADER, Error, Interface};
 
@@ -49,6 +50,9 @@ impl TapLink {
         let tap = OwnedFd::from(tap.map_err(|e| denied(e, "open /dev/net/tun for it"))?);
         sys::attach_tap(&tap, key).map_err(|e| denied(e, "attach to it"))?;
         let interface = Interface::find(name)?;
+        if interface.mtu < LEAST_MTU {
+            return Err(Error::SmallMtu { name: name.into(), mtu: interface.mtu });
+        }
         let frame = || vec![0; ETHERNET_HEADER + interface.mtu].into_boxed_slice();
         let (receive, transmit) = (frame(), frame());
         // The host's end has the interface's address; ours is its neighbour, marked as locally administered.

@@ -40,6 +40,11 @@ pub enum Error {
         /// "read" or "write".
         how: &'static str,
     },
+    /// The file can't be written where it is.
+    #[error(
+        "disk image {0} is on a read-only file system: add `,read-only` to its name to use it so, or copy it"
+    )]
+    ReadOnly(PathBuf),
     /// Somebody else has it open for writing, or has it open and we want to write.
     #[error("disk image {path} is in use{}: end that first, or use a copy", by(.holder))]
     InUse {

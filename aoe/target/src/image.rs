@@ -226,6 +226,7 @@ fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::NoImage(path),
         io::ErrorKind::PermissionDenied => Error::Permission { path, how },
+        io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly(path),
         _ => Error::Kernel { path, doing: "open it", source: error },
     }
 }
