@@ -305,11 +305,12 @@ impl Bench {
         let begun = self.now;
         while !self.controller.under_way.is_empty() {
             self.transmit();
-            if self.sent.is_empty() {
-                let timeout = self.initiator.poll_timeout().expect("something to wait for");
+            if !self.sent.is_empty() {
+                self.answer_all();
+            } else if let Some(timeout) = self.initiator.poll_timeout() {
                 self.now = self.now.max(timeout);
             } else {
-                self.answer_all();
+                assert!(self.controller.under_way.is_empty(), "commands that wait for nothing");
             }
             while self.initiator.poll().is_some() {}
             assert!(self.now - begun < Duration::from_secs(600), "some commands never end");
