@@ -61,13 +61,13 @@ pub(crate) struct Plan {
     pub(crate) firmware_log: Option<File>,
 }
 
-/// A running machine. Its threads end with [`stop`](Self::stop).
+/// A running machine. Its threads end with it.
 pub(crate) struct Machine {
     bus: Arc<Bus>,
     exits: Arc<Exits>,
     control: Arc<Control>,
     cpus: Vec<JoinHandle<()>>,
-    // Last: it owns the mappings that the CPUs' threads run on.
+    // It owns the mappings that the CPUs' threads run on: they are ended before it goes.
     _vm: Vm,
 }
 
@@ -123,13 +123,7 @@ impl Machine {
                 let _guard = PanicEndsTheRun(&control);
                 vcpu::run(id, cpu, &bus, &control, &exits);
             });
-            match thread {
-                Ok(thread) => machine.cpus.push(thread),
-                Err(error) => {
-                    machine.stop();
-                    return Err(anyhow!(error).context("a CPU's thread").into());
-                }
-            }
+            machine.cpus.push(thread.context("a CPU's thread")?);
         }
         Ok(machine)
     }
@@ -146,9 +140,14 @@ impl Machine {
     }
 
     /// Ends the CPUs' threads; returns what they counted.
-    pub(crate) fn stop(self) -> (Arc<Bus>, Arc<Exits>) {
+    pub(crate) fn stop(mut self) -> (Arc<Bus>, Arc<Exits>) {
+        self.halt();
+        (Arc::clone(&self.bus), Arc::clone(&self.exits))
+    }
+
+    fn halt(&mut self) {
         self.control.end(Ending::Asked);
-        for cpu in self.cpus {
+        for cpu in self.cpus.drain(..) {
             // A signal that comes between a CPU's look at `stopping` and KVM_RUN is lost: so it is sent until the thread is gone.
             while !cpu.is_finished() {
                 // Fails only when the thread is gone.
@@ -157,7 +156,13 @@ impl Machine {
             }
             let _ = cpu.join();
         }
-        (self.bus, self.exits)
+    }
+}
+
+/// No CPU runs on without its machine's memory, whatever way the machine goes.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.halt();
     }
 }
 

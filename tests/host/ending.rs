@@ -1,5 +1,6 @@
 //! How a run is ended from outside, and what it leaves.
 
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use kagero_integration::process::Process;
@@ -67,4 +68,30 @@ fn a_time_out_and_text_that_never_came_have_their_exit_codes_and_a_line() {
     let ended = lab.guest("smp", &["--expect", "login:"]);
     assert_eq!((ended.code, ended.report["end"]["exit_code"].as_u64()), (Some(1), Some(1)));
     assert_eq!(ended.stderr, "kagero: the guest switched its machine off before it wrote \"login:\"\n");
+}
+
+/// However far the start comes, what has begun by then ends, and one line tells why.
+#[test]
+fn a_start_that_fails_half_way_ends_with_one_line() {
+    let Some(lab) = Lab::new() else { return };
+    let (disk, firmware) = (lab.disk(), lab.firmware("smp", &[]));
+    let mut failed = 0;
+    for files in 8..64 {
+        let run = lab.run(&disk, &["--cpus", "3"]);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""));
+        command.arg(run.get_program()).args(run.get_args()).arg("--firmware").arg(&firmware);
+        command.env_remove("KAGERO_LOG").stdin(Stdio::null());
+        let ended = lab.ended(command);
+        if ended.code == Some(0) {
+            ended.said("00000003 CPUs\n");
+            assert!(failed > 10, "{failed} starts failed");
+            return;
+        }
+        assert!(matches!(ended.code, Some(1 | 2)), "{files} files: {ended:?}");
+        let one_line = ended.stderr.starts_with("kagero: ") && ended.stderr.lines().count() == 1;
+        assert!(one_line && ended.stderr.contains("Too many open files"), "{files} files: {ended:?}");
+        failed += 1;
+    }
+    panic!("64 files are not enough");
 }

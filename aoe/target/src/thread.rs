@@ -19,7 +19,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts to serve these links.
+    /// Starts to serve these links. Should that ever end without having been asked to, the log says so at once.
     ///
     /// # Errors
     /// When there is no thread or file descriptor left.
@@ -27,10 +27,10 @@ impl Running {
     where
         L: Link + AsFd + Send + 'static,
     {
-        Self::start_watched(server, links, |_| {})
+        Self::start_watched(server, links, |error| tracing::error!(%error, "the target has ended"))
     }
 
-    /// Starts to serve these links; should that ever end without having been asked to, its thread says so to `ended` at once.
+    /// As [`start`](Self::start), but tells `ended` instead of the log, in the server's thread.
     ///
     /// # Errors
     /// When there is no thread or file descriptor left.
@@ -80,8 +80,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::error!(%error, "the target has ended");
-        }
+        // An error was told when it happened.
+        let _ = self.end();
     }
 }
