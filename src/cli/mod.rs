@@ -62,9 +62,10 @@ pub fn main() -> ExitCode {
 
 /// The whole program, with `arguments` (the first is the program's name); gives the exit code.
 pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage::report(&error),
+        Err(error) => return usage::report(&error, &arguments),
     };
     let result = match cli.command {
         Command::Run(options) => options.execute(cli.verbose, cli.quiet),

@@ -1,12 +1,14 @@
 //! What clap has to say about a command line, in our one line.
 
+use std::ffi::OsString;
+
 use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{BadValue, UserError};
 
 /// Prints help, the version or an error; gives the exit code.
-pub(super) fn report(error: &Error) -> u8 {
+pub(super) fn report(error: &Error, arguments: &[OsString]) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe is no reason to complain.
@@ -18,14 +20,14 @@ pub(super) fn report(error: &Error) -> u8 {
             2
         }
         _ => {
-            crate::log::say(format_args!("kagero: {}\n", one_line(error)));
+            crate::log::say(format_args!("kagero: {}\n", one_line(error, arguments)));
             2
         }
     }
 }
 
 /// The error without usage lines and colours.
-fn one_line(error: &Error) -> UserError {
+fn one_line(error: &Error, arguments: &[OsString]) -> UserError {
     let said = |kind| error.get(kind).map(plain);
     let argument = said(ContextKind::InvalidArg).unwrap_or_default();
     // `--memory <SIZE>` is `--memory` to its user.
@@ -60,6 +62,15 @@ fn one_line(error: &Error) -> UserError {
                 let valid = said(ContextKind::ValidValue).unwrap_or_default();
                 UserError::new(name, format!("\"{given}\" is unknown here"), format!("known are {valid}"))
             }
+        }
+        ErrorKind::InvalidUtf8 => {
+            // It is not said which one; paths alone may be so, and not all of them.
+            let odd = arguments.iter().find(|word| word.to_str().is_none());
+            UserError::new(
+                odd.map(|word| word.to_string_lossy()).unwrap_or_default(),
+                "not UTF-8 text",
+                "give the file another name, or a symbolic link with one",
+            )
         }
         ErrorKind::UnknownArgument if !argument.starts_with('-') => UserError::new(
             argument,

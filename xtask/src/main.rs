@@ -3,6 +3,7 @@
 mod demo;
 mod image;
 mod lab;
+mod provenance;
 mod scenarios;
 mod setup;
 mod steps;

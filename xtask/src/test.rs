@@ -1,7 +1,7 @@
 //! `cargo xtask test`.
 
 use crate::steps::Steps;
-use crate::{image, scenarios, setup};
+use crate::{image, provenance, scenarios, setup};
 use anyhow::{Result, ensure};
 use clap::Args;
 use kagero_images::command::command;
@@ -54,6 +54,8 @@ fn checks(steps: &mut Steps, quick: bool) {
     if !quick {
         steps.call("set-up", setup::setup);
     }
+    steps.call("licences", provenance::licences);
+    steps.call("no paths of a machine", provenance::paths);
     steps.run("cargo fmt", cargo("fmt --all --check"), BUILD_PATIENCE);
     steps.run("cargo clippy", cargo("clippy --workspace --all-targets -- -D warnings"), BUILD_PATIENCE);
     let mut doc = cargo("doc --workspace --no-deps");
