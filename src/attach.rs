@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kagero_aoe::initiator::{Config, Event, Initiator, OnLoss};
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{Address, MacAddress};
@@ -104,7 +104,10 @@ impl Opened {
                 .collect::<Result<_, _>>()
                 .context("the faults' timer")?;
         }
-        let target = built_in.map(|link| Running::start(server, vec![link])).transpose();
+        // Without it the guest would wait for its disk for ever.
+        let ended = stop.clone();
+        let ended = move |why: &std::io::Error| ended.fail(anyhow!("the built-in target ended: {why}"));
+        let target = built_in.map(|link| Running::start_watched(server, vec![link], ended)).transpose();
         let mut attached = Attached { disks, links, target: target.context("the built-in target")? };
         let _waiting = Waiting::new(format!("waiting for {}", names(&attached.disks)));
         let found = find(&mut attached, ram, stop, config.attach_timeout)?;

@@ -8,9 +8,10 @@ use kagero_devices::pci::{ConfigAddress, Selected};
 use kagero_devices::platform::Effect;
 use kagero_devices::register::Fault;
 
-use crate::board::{BOARD, Device, PIRQS, PM_BASE, Ports};
+use crate::board::{BOARD, COM1, Device, PIRQS, PM_BASE, Ports};
 use crate::chipset::Chipset;
 use crate::clock;
+use crate::console::Console;
 use crate::control::{Control, Ending};
 use crate::limit::Limit;
 use crate::report::Recorder;
@@ -66,11 +67,11 @@ static BAD_ACCESS: Limit = Limit::new("bad-access");
 
 /// The board in operation.
 ///
-/// Lock order: kept-back writes, the map of ports, the chipset, the storage path; each may be skipped, and the map is never held while a device is
-/// accessed.
+/// Lock order: kept-back writes, the chipset, the storage path; each may be skipped. The map of ports is a leaf: whoever holds it takes no other lock.
 pub struct Bus {
     map: RwLock<Vec<Decoded>>,
     chipset: Mutex<Chipset>,
+    console: Console,
     storage: Arc<Storage>,
     control: Arc<Control>,
     trace: Trace,
@@ -95,6 +96,7 @@ impl Bus {
         });
         Bus {
             map: RwLock::new(map.collect()),
+            console: chipset.console().clone(),
             chipset: Mutex::new(chipset),
             storage,
             control,
@@ -149,6 +151,10 @@ impl Bus {
         if device == Device::IdeBusMaster && !self.driver_seen.swap(true, Ordering::Relaxed) {
             // SeaBIOS reads by PIO: whoever comes here first is the operating system's driver.
             self.recorder.phase("disk driver");
+        }
+        if device == Device::Uart && port == COM1 {
+            // Before any lock: only the CPU that talks waits for a reader, and not when another one ends the machine.
+            self.console.wait_for_room(|| self.control.stopping());
         }
         let result = match ide_port(device, port, decoded.first) {
             Some(register) => self.storage.write(register, width, data),

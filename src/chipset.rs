@@ -23,6 +23,12 @@ use crate::console::Console;
 use crate::irq::Lines;
 use crate::memory::GuestRam;
 
+/// Registers and bits of the serial port (PC16550D, table II): reading these has no effect.
+const MODEM_CONTROL: u16 = 4;
+const LOOPBACK: u8 = 1 << 4;
+const LINE_STATUS: u8 = 5;
+const DATA_READY: u8 = 1 << 0;
+
 /// COM1 raises its interrupt by edges.
 pub(crate) struct UartIrq(Arc<Lines>);
 
@@ -57,9 +63,11 @@ pub(crate) struct Facts {
     pub(crate) fw_cfg: FwCfg,
     /// Where firmware's log goes.
     pub(crate) log: Option<File>,
+    /// The clock of the machine's life before this one: it has a battery.
+    pub(crate) rtc: Option<Rtc>,
 }
 
-/// The devices. A new machine gets new ones: that is their reset.
+/// The devices. A new machine gets new ones: that is their reset. Only the clock goes on.
 pub(crate) struct Chipset {
     pub(crate) pci: ConfigMechanism,
     pub(crate) host: HostBridge,
@@ -89,7 +97,10 @@ impl Chipset {
         console: &Console,
         now: Instant,
     ) -> io::Result<Self> {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let rtc = facts.rtc.unwrap_or_else(|| {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            Rtc::new(unix, now)
+        });
         Ok(Chipset {
             pci: ConfigMechanism::new(),
             host: HostBridge::new(),
@@ -97,7 +108,8 @@ impl Chipset {
             power: Power::new(),
             isa_dma: IsaDma::new(),
             i8042: I8042::new(),
-            rtc: Rtc::new(unix, now).with_memory(ram.low_end(), ram.above_4g()).with_cpus(facts.cpus),
+            // Whatever the last guest wrote there, firmware reads the machine's own facts.
+            rtc: rtc.with_memory(ram.low_end(), ram.above_4g()).with_cpus(facts.cpus),
             system_control: SystemControlA::new(),
             reset_control: ResetControl::new(),
             apm: Apm::new(),
@@ -142,8 +154,10 @@ impl Chipset {
             Device::Uart => {
                 let [byte] = out else { return Err(Fault::Width) };
                 *byte = self.uart.read((port - COM1) as u8);
-                // Reading may have made room for more.
-                self.feed_uart();
+                if port == COM1 {
+                    // There may be room for more.
+                    self.feed_uart();
+                }
             }
             Device::IdeCommand(_) | Device::IdeControl(_) | Device::IdeBusMaster => {
                 return Err(Fault::NoRegister);
@@ -178,6 +192,10 @@ impl Chipset {
                 let [byte] = data else { return Err(Fault::Width) };
                 // The only error is one of the console, which has none.
                 let _ = self.uart.write((port - COM1) as u8, *byte);
+                if port == COM1 + MODEM_CONTROL {
+                    // Out of loopback, it may listen again.
+                    self.feed_uart();
+                }
                 Ok(None)
             }
             Device::IdeCommand(_) | Device::IdeControl(_) | Device::IdeBusMaster => Err(Fault::NoRegister),
@@ -186,6 +204,18 @@ impl Chipset {
             self.settle(now);
         }
         Ok(effect)
+    }
+
+    /// Where the serial port leads.
+    pub(crate) fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The clock with its memory as the next life of the machine finds it.
+    pub(crate) fn clock_after_reset(&self) -> Rtc {
+        let mut rtc = self.rtc.clone();
+        rtc.reset();
+        rtc
     }
 
     /// A guest's write to the power management function's configuration space: may move its ports.
@@ -216,14 +246,19 @@ impl Chipset {
         self.settle(now);
     }
 
-    /// Moves what was typed into the serial port, as far as there is room.
+    /// Moves what was typed into the serial port: a byte, when the port has none.
+    ///
+    /// The port says "received data" once for all that is put in together, and no more when the guest has read the first byte of it. A 16550
+    /// goes on saying so, and there are guests that read a byte for each time they are told.
     fn feed_uart(&mut self) {
-        let mut buffer = [0; 64];
-        let room = self.uart.fifo_capacity().min(buffer.len());
-        let count = self.console.input().read(&mut buffer[..room]);
-        if count > 0 {
-            // There is room, and the trigger can't fail; in loopback mode the port takes nothing.
-            let _ = self.uart.enqueue_raw_bytes(&buffer[..count]);
+        let listens = self.uart.read(MODEM_CONTROL as u8) & LOOPBACK == 0;
+        let empty = self.uart.read(LINE_STATUS) & DATA_READY == 0;
+        let mut byte = [0];
+        // Without room nothing is taken, but the input need not wake us until there is.
+        let room = if listens && empty { 1 } else { 0 };
+        if self.console.input().read(&mut byte[..room]) > 0 {
+            // There is room, and the trigger can't fail.
+            let _ = self.uart.enqueue_raw_bytes(&byte);
         }
     }
 

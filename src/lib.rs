@@ -16,6 +16,7 @@ pub mod control;
 mod cpuid;
 pub mod discover;
 pub mod error;
+mod events;
 pub mod irq;
 pub mod kvm;
 pub mod limit;

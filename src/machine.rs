@@ -8,9 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use kagero_devices::platform::{FwCfg, MemoryKind, MemoryRange};
+use kagero_devices::platform::{FwCfg, MemoryKind, MemoryRange, Rtc};
 use kvm_ioctls::VcpuFd;
-use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board;
@@ -24,6 +23,7 @@ use crate::clock;
 use crate::console::Console;
 use crate::control::{Control, Ending};
 use crate::error::{Error, UserError};
+use crate::events;
 use crate::irq::Lines;
 use crate::kvm::{self, Vm};
 use crate::memory::{GuestRam, PCI_HOLE};
@@ -61,25 +61,25 @@ pub(crate) struct Plan {
     pub(crate) firmware_log: Option<File>,
 }
 
-/// A running machine. Its threads end with [`stop`](Self::stop).
+/// A running machine. Its threads end with it.
 pub(crate) struct Machine {
     bus: Arc<Bus>,
     exits: Arc<Exits>,
     control: Arc<Control>,
     cpus: Vec<JoinHandle<()>>,
-    // Last: it owns the mappings that the CPUs' threads run on.
+    // It owns the mappings that the CPUs' threads run on: they are ended before it goes.
     _vm: Vm,
 }
 
 impl Machine {
-    /// Makes the machine and lets its CPUs go.
-    pub(crate) fn start(plan: &Plan) -> Result<Self, Error> {
+    /// Makes the machine and lets its CPUs go. After a reset it keeps its `rtc`.
+    pub(crate) fn start(plan: &Plan, rtc: Option<Rtc>) -> Result<Self, Error> {
         let mut vm = Vm::new(&plan.ram).map_err(refused)?;
         let lines = Arc::new(Lines::new(Arc::clone(vm.fd())));
         let control = Arc::new(Control::new().context("the machine's event")?);
         let log =
             plan.firmware_log.as_ref().map(File::try_clone).transpose().context("the firmware's log")?;
-        let facts = Facts { cpus: plan.cpus, fw_cfg: fw_cfg(plan), log };
+        let facts = Facts { cpus: plan.cpus, fw_cfg: fw_cfg(plan), log, rtc };
         let chipset = Chipset::new(facts, &plan.ram, &lines, &plan.console, clock::now());
         let bus = Arc::new(Bus::new(
             chipset.context("the chipset's timer")?,
@@ -123,13 +123,7 @@ impl Machine {
                 let _guard = PanicEndsTheRun(&control);
                 vcpu::run(id, cpu, &bus, &control, &exits);
             });
-            match thread {
-                Ok(thread) => machine.cpus.push(thread),
-                Err(error) => {
-                    machine.stop();
-                    return Err(anyhow!(error).context("a CPU's thread").into());
-                }
-            }
+            machine.cpus.push(thread.context("a CPU's thread")?);
         }
         Ok(machine)
     }
@@ -137,30 +131,23 @@ impl Machine {
     /// Looks after clock interrupts and typed keys until the machine ends by itself or the run is to stop.
     pub(crate) fn wait(&self, console: &Console, stop: &Stop) -> io::Result<Ending> {
         let timer = self.bus.chipset().timer()?;
-        loop {
-            if let Some(ending) = self.control.ending() {
-                return Ok(ending);
-            }
-            if stop.is_requested() {
-                return Ok(Ending::Asked);
-            }
-            let mut fds = [
-                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(console.input().fd(), PollFlags::IN),
-                PollFd::new(&timer, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => self.bus.chipset().wake(clock::now()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        // What was typed before a reset still waits, but no longer wakes anyone.
+        self.bus.chipset().wake(clock::now());
+        let fds = [self.control.as_fd(), stop.fd(), console.input().fd(), timer.as_fd()];
+        let going_on = || self.control.ending().is_none() && !stop.is_requested();
+        events::serve(&fds, going_on, |_| self.bus.chipset().wake(clock::now()))?;
+        Ok(self.control.ending().unwrap_or(Ending::Asked))
     }
 
     /// Ends the CPUs' threads; returns what they counted.
-    pub(crate) fn stop(self) -> (Arc<Bus>, Arc<Exits>) {
+    pub(crate) fn stop(mut self) -> (Arc<Bus>, Arc<Exits>) {
+        self.halt();
+        (Arc::clone(&self.bus), Arc::clone(&self.exits))
+    }
+
+    fn halt(&mut self) {
         self.control.end(Ending::Asked);
-        for cpu in self.cpus {
+        for cpu in self.cpus.drain(..) {
             // A signal that comes between a CPU's look at `stopping` and KVM_RUN is lost: so it is sent until the thread is gone.
             while !cpu.is_finished() {
                 // Fails only when the thread is gone.
@@ -169,7 +156,13 @@ impl Machine {
             }
             let _ = cpu.join();
         }
-        (self.bus, self.exits)
+    }
+}
+
+/// No CPU runs on without its machine's memory, whatever way the machine goes.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.halt();
     }
 }
 

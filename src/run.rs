@@ -1,6 +1,8 @@
 //! A run of one guest, from the target's discovery to the end.
 
 use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -94,18 +96,16 @@ impl Ready {
                 .context("the firmware's log")?,
         };
         std::thread::scope(|threads| {
-            let path = threads.spawn(|| storage.run(&session.stop));
+            let path =
+                threads.spawn(|| needed("the storage thread", &session.stop, || storage.run(&session.stop)));
             let ending = live(&plan, config, session);
             // Whoever waits for the end, the storage thread among them, hears of it now.
             match ending {
                 Ok(exit) => session.stop.request(exit),
                 Err(error) => session.stop.fail(error),
             }
-            match path.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("the storage thread ended: {error}"),
-                Err(_) => tracing::error!("the storage thread panicked"),
-            }
+            // It has told of its own failure.
+            let _ = path.join();
         });
         storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
         // Everything the guest wrote has been answered by now; the target lets its images go.
@@ -118,9 +118,19 @@ fn outcome(stop: &Stop) -> Result<Exit, Error> {
     stop.take().unwrap_or_else(|| Err(anyhow!("the run ended without a reason").into()))
 }
 
+/// Does the work of a thread that the run can't do without: when it fails or panics, so does the run.
+fn needed(name: &'static str, stop: &Stop, work: impl FnOnce() -> io::Result<()>) {
+    // What a panic leaves behind is only looked at to end the run.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => stop.fail(anyhow!(error).context(name)),
+        Err(_) => stop.fail(anyhow!("{name} panicked: this is a bug, please report it")),
+    }
+}
+
 /// The machine's lives, one after another.
 fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-    let mut machine = Machine::start(plan)?;
+    let mut machine = Machine::start(plan, None)?;
     let _terminal = session.attach(config)?;
     session.recorder.phase("machine started");
     loop {
@@ -144,7 +154,10 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
             Ending::Reset if config.reboot => {
                 session.recorder.reboot();
                 session.console.reboot();
-                machine = Machine::start(plan)?;
+                let rtc = bus.chipset().clock_after_reset();
+                // One machine at a time: this lets go of the old one's memory slots and descriptors.
+                drop(bus);
+                machine = Machine::start(plan, Some(rtc))?;
             }
             Ending::Reset => return Ok(Exit::Reset),
             Ending::PowerOff => return Ok(Exit::PowerOff),
@@ -187,7 +200,7 @@ fn reports(disks: &[Attachment]) -> Vec<DiskReport> {
             bytes_written: disk.bytes.1,
             resends: statistics.resends,
             duplicates: statistics.stale,
-            errors: disk.errors,
+            errors: statistics.failed,
             losses: statistics.losses,
             round_trip: RoundTrips {
                 count: trip.samples(),
@@ -199,4 +212,23 @@ fn reports(disks: &[Attachment]) -> Vec<DiskReport> {
         }
     };
     disks.iter().map(report).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(work: impl FnOnce() -> io::Result<()>) -> Option<String> {
+        let stop = Stop::new().unwrap();
+        needed("the storage thread", &stop, work);
+        stop.take().map(|outcome| outcome.unwrap_err().to_string())
+    }
+
+    #[test]
+    fn a_thread_that_fails_or_panics_ends_the_run() {
+        assert_eq!(outcome(|| Ok(())), None);
+        assert_eq!(outcome(|| Err(io::Error::other("no poll"))), Some("the storage thread: no poll".into()));
+        let panicked = "the storage thread panicked: this is a bug, please report it";
+        assert_eq!(outcome(|| panic!("on purpose")), Some(panicked.into()));
+    }
 }

@@ -6,7 +6,7 @@
 //! Lock order: the chipset's lock, if it is taken at all, comes first; nothing else is locked under this one.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use kagero_devices::register::Fault;
 use kagero_devices::storage::{Controller, Disk, Outcome, Request};
 use kagero_devices::time::Instant;
 use kagero_link::AnyLink;
-use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::board::IDE_IRQS;
 use crate::clock::{self, Timer};
+use crate::events;
 use crate::irq::Lines;
 use crate::limit::Limit;
 use crate::memory::GuestRam;
@@ -46,16 +46,12 @@ pub struct Attachment {
     pub commands: u64,
     /// Bytes read and written.
     pub bytes: (u64, u64),
-    /// Commands that ended with an error.
-    pub errors: u64,
-    /// Times the target was lost.
-    pub losses: u64,
 }
 
 impl Attachment {
     /// A disk that has done nothing yet.
     pub fn new(source: String, initiator: Initiator, link: usize) -> Self {
-        Attachment { source, initiator, link, commands: 0, bytes: (0, 0), errors: 0, losses: 0 }
+        Attachment { source, initiator, link, commands: 0, bytes: (0, 0) }
     }
 }
 
@@ -167,22 +163,17 @@ impl Storage {
             let links = path.links.iter().map(|link| link.as_fd().try_clone_to_owned());
             (path.timer.waitable()?, links.collect::<io::Result<Vec<OwnedFd>>>()?)
         };
-        let mut polled: Vec<PollFd<'_>> = links.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        polled.push(PollFd::new(&timer, PollFlags::IN));
-        polled.push(PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN));
-        while !stop.is_requested() {
-            match poll(&mut polled, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let fds: Vec<_> =
+            [stop.fd(), timer.as_fd()].into_iter().chain(links.iter().map(AsFd::as_fd)).collect();
+        let going_on = || !stop.is_requested();
+        events::serve(&fds, going_on, |ready| {
             let mut path = self.lock();
-            if polled[links.len()].revents().contains(PollFlags::IN) {
+            if ready == timer.as_raw_fd() {
                 path.timer.clear();
             }
             path.receive();
             path.service();
-        }
-        Ok(())
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Path> {
@@ -303,13 +294,12 @@ impl Path {
 
 impl Attachment {
     /// Says what the initiator has to tell.
-    fn note(&mut self, event: Event) {
+    fn note(&self, event: Event) {
         let source = &self.source;
         match event {
             Event::Ready(disk) => tracing::info!("{source}: {} sectors, {}", disk.sectors, disk.model),
             Event::Unusable(why) => tracing::warn!("{source}: not a disk: {why}"),
             Event::TargetLost { silent } => {
-                self.losses += 1;
                 tracing::warn!("{source}: the target has not answered for {silent:.1?}; the guest waits");
             }
             Event::TargetBack { mac, silent } => {

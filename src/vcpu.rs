@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::bus::Bus;
@@ -82,6 +83,11 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
                 control.end(Ending::Reset);
                 Access::Done
             }
+            Ok(VcpuExit::InternalError) => {
+                count(&exits.other);
+                control.end(Ending::Failed(format!("CPU {id}: {}", internal_error(&mut cpu))));
+                Access::Done
+            }
             Ok(exit) => {
                 count(&exits.other);
                 control.end(Ending::Failed(format!("CPU {id}: KVM gave up: {exit:?}")));
@@ -125,8 +131,27 @@ fn take_coalesced(cpu: &mut VcpuFd, id: u8, bus: &Bus, exits: &Exits) {
     // Without a ring there is nothing in it.
     while let Ok(Some(write)) = cpu.coalesced_mmio_read() {
         count(&exits.coalesced);
-        let data = write.data.get(..write.len as usize).unwrap_or_default();
-        bus.io_write(id, write.phys_addr as u16, data.len(), data);
+        // KVM keeps writes of 1 to 4 bytes.
+        if let Some(data @ [_, ..]) = write.data.get(..write.len as usize) {
+            bus.io_write(id, write.phys_addr as u16, data.len(), data);
+        }
+    }
+}
+
+/// What an internal error of KVM is about.
+fn internal_error(cpu: &mut VcpuFd) -> String {
+    // SAFETY: the last exit was KVM_EXIT_INTERNAL_ERROR, so `internal` is the union's live member.
+    #[allow(unsafe_code)]
+    let suberror = unsafe { cpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    let at = match (cpu.get_sregs(), cpu.get_regs()) {
+        (Ok(sregs), Ok(regs)) => format!(" at {:#x}", sregs.cs.base.wrapping_add(regs.rip)),
+        _ => String::new(),
+    };
+    match suberror {
+        KVM_INTERNAL_ERROR_EMULATION => format!(
+            "KVM can't emulate what the guest executes{at}: an instruction that it doesn't know, or no memory there"
+        ),
+        other => format!("KVM gave up{at}: internal error {other}"),
     }
 }
 

@@ -26,11 +26,14 @@
 //! - [`report`]: reading what `kagero run --report` wrote.
 //! - [`retry`]: retries that are counted and reported.
 //! - [`boot_sector`]: a guest of 512 bytes.
+//! - [`guest`]: guests in assembly language.
+//! - [`smoke`]: whether KVM works at all.
 
 pub mod boot_sector;
 mod child;
 pub mod exits;
 mod folder;
+pub mod guest;
 pub mod l1;
 pub mod machines;
 pub mod network;
@@ -38,4 +41,5 @@ pub mod process;
 pub mod qemu;
 pub mod report;
 pub mod retry;
+pub mod smoke;
 pub mod transcript;

@@ -1,6 +1,6 @@
 //! The ACPI tables: RSDP, RSDT and XSDT, FADT, FACS, DSDT and MADT.
 //!
-//! They are built once, with offsets in place of addresses, and a list of [`Step`]s that makes them fit the place where they end
+//! They are built once, with offsets in place of addresses, and a list of steps that makes them fit the place where they end
 //! up. Firmware takes the steps as a script through fw_cfg ([`Tables::files`]); without firmware we take them ([`Tables::at`]).
 
 mod dsdt;

@@ -10,6 +10,7 @@ use crate::config::{
     TargetLoss, TraceConfig, TraceSink, default_firmware,
 };
 use crate::error::{Error, UserError};
+use crate::stop::Exit;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -131,7 +132,11 @@ impl RunOptions {
         )?;
         let config = options.into_config()?;
         config.check()?;
-        Ok(crate::run::run(&config)?.code(config.expect.is_some()))
+        let exit = crate::run::run(&config)?;
+        if let Some(line) = shortfall(exit, &config) {
+            crate::log::say(format_args!("kagero: {line}\n"));
+        }
+        Ok(exit.code(config.expect.is_some()))
     }
 
     /// Adds what the configuration file says, where flags say nothing.
@@ -234,6 +239,23 @@ impl RunOptions {
             reboot: !self.no_reboot.unwrap_or(false),
             firmware_log: self.firmware_log,
         })
+    }
+}
+
+/// What was missing from a run that nobody ended and nothing failed in: the line for its exit code.
+fn shortfall(exit: Exit, config: &RunConfig) -> Option<String> {
+    let before = |what: &str| config.expect.as_ref().map(|text| format!("{what} before it wrote {text:?}"));
+    match exit {
+        Exit::PowerOff => before("the guest switched its machine off"),
+        Exit::Reset => before("the guest reset its machine"),
+        Exit::TimedOut => {
+            let limit = Period(config.timeout.unwrap_or_default());
+            Some(match &config.expect {
+                Some(text) => format!("time-out: the guest did not write {text:?} within {limit}"),
+                None => format!("time-out after {limit}"),
+            })
+        }
+        Exit::Expected | Exit::Signal { .. } | Exit::Quit => None,
     }
 }
 

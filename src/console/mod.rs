@@ -90,7 +90,16 @@ impl Console {
         })))
     }
 
-    /// Takes what the guest sent. Waits only when whoever reads our output has stopped for long.
+    /// Waits when whoever reads our output has stopped for long; until there is room again, the run ends, or the caller `gives_up`.
+    ///
+    /// Call it without a lock that others need.
+    pub fn wait_for_room(&self, gives_up: impl Fn() -> bool) {
+        if let Some(output) = &self.0.output {
+            output.wait_for_room(gives_up);
+        }
+    }
+
+    /// Takes what the guest sent; never waits.
     pub fn write(&self, bytes: &[u8]) {
         // Not under the lock, which the end of the run takes. The order of the bytes is the serial port's to keep.
         if let Some(output) = &self.0.output {

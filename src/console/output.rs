@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::stop::Stop;
 
 /// What may wait before the guest has to.
-const CAPACITY: usize = 1 << 20;
+const CAPACITY: usize = 16 << 10;
 
 /// How long the end of a run waits for a reader of our output that has stopped reading.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,15 +47,20 @@ impl Output {
         Ok(Self { shared, stop: stop.clone() })
     }
 
-    /// Adds bytes in their order. Waits while a great many are waiting already, as a serial line with flow control would,
-    /// but not beyond the end of the run.
-    pub fn push(&self, bytes: &[u8]) {
+    /// Waits while a great many bytes are waiting already, as a serial line with flow control would, but not beyond the end of the run,
+    /// nor when the caller `gives_up`.
+    pub fn wait_for_room(&self, gives_up: impl Fn() -> bool) {
         let mut state = self.shared.state();
-        while state.waiting.len() >= CAPACITY && !state.failed && !self.stop.is_requested() {
+        while state.waiting.len() >= CAPACITY && !state.failed && !self.stop.is_requested() && !gives_up() {
             let look_again = Duration::from_millis(100);
             state =
                 self.shared.changed.wait_timeout(state, look_again).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Adds bytes in their order; never waits. Who can wait has waited for room before.
+    pub fn push(&self, bytes: &[u8]) {
+        let mut state = self.shared.state();
         if !state.failed {
             state.waiting.extend_from_slice(bytes);
             drop(state);
@@ -170,6 +175,7 @@ mod tests {
         let output = Output::new(Slow(gate, Arc::default()), &stop).unwrap();
         let guest = std::thread::spawn(move || {
             for _ in 0..5 {
+                output.wait_for_room(|| false);
                 output.push(&vec![b'x'; CAPACITY]);
             }
             drop(go);
@@ -179,11 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn who_gives_up_waits_no_longer() {
+        let (go, gate) = mpsc::channel();
+        let output = Output::new(Slow(gate, Arc::default()), &Stop::new().unwrap()).unwrap();
+        output.push(b"x");
+        while !output.shared.state().writing {
+            std::thread::yield_now();
+        }
+        output.push(&vec![b'x'; CAPACITY]);
+        let asked = std::cell::Cell::new(0);
+        output.wait_for_room(|| asked.replace(asked.get() + 1) == 1);
+        assert_eq!(asked.get(), 2, "it waited once");
+        drop(go);
+    }
+
+    #[test]
     fn a_reader_that_has_gone_does_not_stop_the_guest() {
         let (go, gate) = mpsc::channel();
         drop(go);
         let output = Output::new(Slow(gate, Arc::default()), &Stop::new().unwrap()).unwrap();
         for _ in 0..5 {
+            output.wait_for_room(|| false);
             output.push(&vec![b'x'; CAPACITY]);
         }
         output.close();

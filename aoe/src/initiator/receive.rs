@@ -9,7 +9,7 @@ use crate::Instant;
 use crate::wire::{Ata, Command, Config, Frame, MacAddress, SECTOR};
 use kagero_devices::ata::bits::{error, status};
 use kagero_devices::memory::DmaMemory;
-use kagero_devices::storage::{Controller, Operation};
+use kagero_devices::storage::{Controller, Operation, Outcome};
 
 /// Status bits of an answer that is none of success: what the Linux aoe driver goes by too.
 const FAILED: u8 = status::BSY | status::DF | status::DRQ | status::ERR;
@@ -128,6 +128,7 @@ impl Initiator {
                 }
                 if let Some((tag, outcome)) = self.commands.settle(piece.slot) {
                     self.recheck = true;
+                    self.statistics.failed += u64::from(matches!(outcome, Outcome::Failed { .. }));
                     controller.complete(mem, tag, outcome);
                 }
             }

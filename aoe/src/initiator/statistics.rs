@@ -27,6 +27,8 @@ pub struct Statistics {
     pub ignored: u64,
     /// Commands that had to wait since a copy of an earlier write to the same sectors could still arrive.
     pub held_back: u64,
+    /// Commands that the target, or the policy for its loss, ended with an error.
+    pub failed: u64,
     /// How often the target was lost.
     pub losses: u64,
     /// Requests that may be in the network at once, now.

@@ -211,6 +211,7 @@ impl Initiator {
         }
         while let Some(active) = self.commands.any().and_then(|slot| self.drop_command(slot)) {
             let outcome = Outcome::Failed { error: error::ABRT, done: 0 };
+            self.statistics.failed += 1;
             controller.complete(mem, active.command.tag, outcome);
         }
     }

@@ -3,6 +3,8 @@
 //! A caller hands each received frame to [`Target::handle_frame`], which tells for each disk that the request reaches what is to be done:
 //! an [`Answer`] at once, or a [`Job`] for the storage engine, which [`Job::finish`] turns into an answer. [`Target::encode`] writes an
 //! answer as a frame. Jobs may be finished in any order and from many frames at once: the client waits for what must come first.
+//! One thing only is the engine's: a write that the network has doubled (two requests with one tag) must not be carried out again after an
+//! answer to it was sent, since the client may by then have written something newer there. To do what arrives in order is enough for that.
 //!
 //! What a client can't have is said in ATA's own registers (ERR and ABRT) wherever the frame has any: the Linux driver ignores
 //! answers with the protocol's error flag and repeats its request for minutes.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -18,20 +19,38 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts to serve these links.
+    /// Starts to serve these links. Should that ever end without having been asked to, the log says so at once.
     ///
     /// # Errors
     /// When there is no thread or file descriptor left.
-    pub fn start<L>(mut server: Server, mut links: Vec<L>) -> io::Result<Self>
+    pub fn start<L>(server: Server, links: Vec<L>) -> io::Result<Self>
+    where
+        L: Link + AsFd + Send + 'static,
+    {
+        Self::start_watched(server, links, |error| tracing::error!(%error, "the target has ended"))
+    }
+
+    /// As [`start`](Self::start), but tells `ended` instead of the log, in the server's thread.
+    ///
+    /// # Errors
+    /// When there is no thread or file descriptor left.
+    pub fn start_watched<L>(
+        mut server: Server,
+        mut links: Vec<L>,
+        ended: impl FnOnce(&io::Error) + Send + 'static,
+    ) -> io::Result<Self>
     where
         L: Link + AsFd + Send + 'static,
     {
         let stop = Stop::new()?;
         let stats = server.stats();
         let until = stop.try_clone()?;
-        let thread = std::thread::Builder::new()
-            .name("aoe-target".into())
-            .spawn(move || server.serve(&mut links, &until))?;
+        let thread = std::thread::Builder::new().name("aoe-target".into()).spawn(move || {
+            // What a panic leaves is not looked at any more.
+            let serve = AssertUnwindSafe(|| server.serve(&mut links, &until));
+            let result = catch_unwind(serve).unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
+            result.inspect_err(ended)
+        })?;
         Ok(Running { stop, stats, thread: Some(thread) })
     }
 
@@ -61,8 +80,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::error!(%error, "the target has ended");
-        }
+        // An error was told when it happened.
+        let _ = self.end();
     }
 }

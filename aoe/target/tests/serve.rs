@@ -1,6 +1,7 @@
 //! The serving loop on real links, with our own initiator as the client.
 
 mod client;
+#[path = "../../link/tests/namespace/mod.rs"]
 mod namespace;
 
 use std::fs::{self, File};
@@ -281,4 +282,51 @@ fn garbage_and_floods_do_no_harm() {
         assert!(running.counters().frames > 0);
         running.stop().unwrap();
     });
+}
+
+/// A link that can't be.
+struct Broken(MemoryLink);
+
+impl Link for Broken {
+    fn receive(&mut self, _: impl FnOnce(&[u8])) -> bool {
+        panic!("on purpose")
+    }
+
+    fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        self.0.transmit(fill)
+    }
+
+    fn mtu(&self) -> usize {
+        self.0.mtu()
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+}
+
+impl std::os::fd::AsFd for Broken {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_server_that_ends_by_itself_says_so() {
+    let files = Files::new();
+    let (mut here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let ended = move |why: &std::io::Error| tell.send(why.to_string()).unwrap();
+    let running =
+        Running::start_watched(files.server(Access::ReadWrite), vec![Broken(there)], ended).unwrap();
+    here.transmit(|_| Some(60));
+    assert_eq!(told.recv().unwrap(), "its thread panicked");
+    assert_eq!(running.stop().unwrap_err().to_string(), "its thread panicked");
+    // And one that is asked to end says nothing.
+    let (_here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let ended = move |why: &std::io::Error| tell.send(why.to_string()).unwrap();
+    let server = Files::new().server(Access::ReadWrite);
+    Running::start_watched(server, vec![there], ended).unwrap().stop().unwrap();
+    assert!(told.recv().is_err());
 }

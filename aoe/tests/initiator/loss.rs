@@ -99,6 +99,7 @@ fn by_policy_commands_fail() {
     world.run_until(|world| world.initiator.is_attached());
     let tag = world.read(0, 1);
     assert_eq!(world.finish(tag), Outcome::Done);
+    assert_eq!(world.initiator.statistics().failed, 3);
 }
 
 #[test]

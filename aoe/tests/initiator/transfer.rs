@@ -76,6 +76,7 @@ fn an_error_says_how_far_it_came() {
     }
     let tag = world.write(990, 20, 1);
     assert_eq!(world.finish(tag), Outcome::Failed { error: 0x10, done: 10 });
+    assert_eq!(world.initiator.statistics().failed, 3);
     // And the initiator is none the worse for it.
     let tag = world.read(0, 100);
     assert_eq!(world.finish(tag), Outcome::Done);
