@@ -3,7 +3,8 @@
 //! A CPU's access runs through the controller, the initiator and out on the link in that CPU's own thread; answers come in on the
 //! storage thread, which also keeps the time. Both hold the one lock of this module, and interrupt levels change under it.
 //!
-//! Lock order: the chipset's lock, if it is taken at all, comes first; nothing else is locked under this one.
+//! Lock order: the chipset's lock, if it is taken at all, comes first; under this one only leaves are locked (the queues of a link in
+//! memory, the log).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

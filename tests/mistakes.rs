@@ -580,7 +580,10 @@ fn a_report_to_a_device_leaves_the_device_there() {
     let run =
         ["run", "--quiet", "--memory", "64M", "--disk", "a.img", "--console", "none", "--timeout", "100ms"];
     let output = place.kagero(&[&run[..], &["--report", "null"]].concat()).output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.len()), (Some(124), 0));
+    assert_eq!(
+        (output.status.code(), &*String::from_utf8_lossy(&output.stderr)),
+        (Some(124), "kagero: time-out after 100ms\n")
+    );
     assert_eq!(fs::metadata(&device).unwrap().rdev(), rustix::fs::makedev(1, 3));
 }
 
@@ -625,7 +628,10 @@ fn names_that_are_no_text() {
         place.kagero(&["run", "--quiet", "--disk", "a.img", "--console", "none", "--timeout", "100ms"]);
     command.arg("--report").arg(place.path(OsStr::from_bytes(b"run\xff.json")));
     let output = command.output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.len()), (Some(124), 0));
+    assert_eq!(
+        (output.status.code(), &*String::from_utf8_lossy(&output.stderr)),
+        (Some(124), "kagero: time-out after 100ms\n")
+    );
     let mut report = String::new();
     let mut file = fs::File::open(place.path(OsStr::from_bytes(b"run\xff.json"))).unwrap();
     file.read_to_string(&mut report).unwrap();

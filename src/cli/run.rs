@@ -134,7 +134,7 @@ impl RunOptions {
         config.check()?;
         let exit = crate::run::run(&config)?;
         if let Some(line) = shortfall(exit, &config) {
-            eprintln!("kagero: {line}");
+            crate::log::say(format_args!("kagero: {line}\n"));
         }
         Ok(exit.code(config.expect.is_some()))
     }
