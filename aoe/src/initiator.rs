@@ -23,6 +23,7 @@ use flight::{Flight, Packet, Work};
 use ghost::Ghosts;
 use kagero_devices::ata::identify::NotADisk;
 use kagero_devices::storage::{Command, Disk, Tag};
+use transmit::MAX_TIMEOUT;
 use window::Window;
 
 /// Events that are kept for a caller who doesn't ask; the oldest go first.
@@ -45,7 +46,7 @@ pub struct Config {
     pub seed: u64,
     /// How long a frame can take from us until the target has carried it out, when the target is alive: queues in
     /// switches, and the target's own. After that long, and another answer from the target, an unanswered copy of a write is believed
-    /// gone, and newer data may be written over the same sectors. When measured round trips suggest more, more is taken.
+    /// gone, and newer data may be written over the same sectors. When measured round trips suggest more, more is taken, up to 8 seconds.
     pub frame_lifetime: Duration,
 }
 
@@ -302,7 +303,9 @@ impl Initiator {
     }
 
     /// How long an unanswered copy can still arrive, once the target is known to be alive.
+    ///
+    /// Round trips longer than the retransmission timer ever is say nothing of the network: the caller itself was stopped for a while.
     fn lifetime(&self) -> Duration {
-        self.config.frame_lifetime.max(self.statistics.round_trip.timeout() * 4)
+        self.config.frame_lifetime.max(self.statistics.round_trip.timeout().min(MAX_TIMEOUT) * 4)
     }
 }

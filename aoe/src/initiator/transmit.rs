@@ -14,7 +14,7 @@ use kagero_devices::storage::{Controller, Operation, Outcome};
 
 /// Bounds of the retransmission timer. RFC 6298 wants a second at least, for the Internet.
 const MIN_TIMEOUT: Duration = Duration::from_millis(5);
-const MAX_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The least for a probe, which costs more than a moment when it is wrongly believed lost.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(25);

@@ -221,6 +221,22 @@ fn copies_beyond_counting_hold_back_for_their_lifetime() {
 }
 
 #[test]
+fn a_pause_of_our_own_does_not_lengthen_that_for_minutes() {
+    let mut world = world();
+    let read = world.read(0, 1);
+    let frame = world.transmit().unwrap();
+    // The process was stopped meanwhile: the answer seems to have taken as long.
+    world.now = world.now + Duration::from_secs(60);
+    carry(&mut world, &frame);
+    assert_eq!(world.outcome(read), Some(Outcome::Done));
+    write_with_a_late_copy(&mut world);
+    let begin = world.now;
+    let newer = world.write(7, 1, 2);
+    assert_eq!(world.finish(newer), Outcome::Done);
+    assert!(world.now - begin < Duration::from_secs(10), "{:?}", world.now - begin);
+}
+
+#[test]
 fn a_write_sent_once_holds_back_nothing() {
     let mut world = world();
     for byte in 1..100 {

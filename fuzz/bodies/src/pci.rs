@@ -95,10 +95,15 @@ impl Device for Functions {
         self.check_changes(&before, &changes);
     }
 
-    /// Points the window at a register.
+    /// Points the window at a register, or moves a BAR.
     fn other(&mut self, input: &mut Input<'_>, _: &Surroundings) {
-        let (device, register) = (input.below(4) as u32, u32::from(input.byte()));
-        self.mechanism.write_address(1 << 31 | device << 11 | register);
+        if input.rarely(2) {
+            let (device, register) = (input.below(4) as u32, u32::from(input.byte()));
+            self.mechanism.write_address(1 << 31 | device << 11 | register);
+        } else {
+            let register = input.one_of(&[0x04, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24]);
+            self.write_function(2, register, input.bytes(4));
+        }
     }
 
     fn check(&mut self, _: &Surroundings) {

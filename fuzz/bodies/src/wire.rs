@@ -2,12 +2,31 @@
 
 use kagero_aoe::discovery::Discovery;
 use kagero_aoe::wire::{
-    self, Address, Ata, Command, Config, Frame, Header, MIN_FRAME, MacAddress, MaskList, ReserveList,
+    self, Address, Ata, Command, Config, ETHERTYPE, Frame, HEADER_LENGTH, Header, MIN_FRAME, MacAddress,
+    MaskList, ReserveList,
 };
 
 /// `data` is a frame; its last byte says how much room there is to write it again.
 pub fn wire(data: &[u8]) {
     text(data);
+    check(data);
+    check(&plausible(data));
+}
+
+/// The same frame as one of AoE, with counts of what it does hold.
+fn plausible(data: &[u8]) -> Vec<u8> {
+    let mut frame = data.to_vec();
+    let Some(argument) = data.len().checked_sub(HEADER_LENGTH + 8) else { return frame };
+    frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
+    // Directives of a mask list, addresses of a reservation, bytes of a configuration string.
+    frame[27] %= (argument / 8 + 1).min(255) as u8;
+    frame[25] %= (argument / 6 + 1).min(255) as u8;
+    let length = (usize::from(frame[31]) * 5 % (argument + 1)) as u16;
+    frame[30..32].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+fn check(data: &[u8]) {
     let Ok(Frame { header, argument }) = Frame::parse(data) else { return };
     let copy = |out: &mut [u8]| {
         out.get_mut(..argument.len())?.copy_from_slice(argument);

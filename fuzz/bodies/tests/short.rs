@@ -25,22 +25,22 @@ fn run(body: fn(&[u8]), inputs: u64, longest: u64) {
 
 #[test]
 fn platform() {
-    run(kagero_fuzz::platform, 4_000, 1_500);
+    run(kagero_fuzz::platform, 8_000, 1_500);
 }
 
 #[test]
 fn ide() {
-    run(kagero_fuzz::ide, 3_000, 1_500);
+    run(kagero_fuzz::ide, 6_000, 1_500);
 }
 
 #[test]
 fn initiator() {
-    run(kagero_fuzz::initiator, 2_000, 1_500);
+    run(kagero_fuzz::initiator, 4_000, 1_500);
 }
 
 #[test]
 fn target() {
-    run(kagero_fuzz::target, 4_000, 1_500);
+    run(kagero_fuzz::target, 8_000, 1_500);
 }
 
 #[test]
