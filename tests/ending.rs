@@ -215,19 +215,6 @@ fn traces_and_logs_are_written() {
 }
 
 #[test]
-fn an_image_in_use_is_refused() {
-    let Some(lab) = Lab::new() else { return };
-    let mut first = lab.run(&[], &["--quiet"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    Screen::new(first.stdout.as_mut().unwrap()).see("SeaBIOS");
-    let second = lab.run(&[], &["--console", "none", "--quiet"]).output().unwrap();
-    signal(&first, Signal::TERM);
-    assert_eq!(first.wait().unwrap().code(), Some(143));
-    let line = String::from_utf8(second.stderr).unwrap();
-    assert_eq!((second.status.code(), line.lines().count()), (Some(2), 1));
-    assert!(line.contains("empty.img is in use by process "), "{line}");
-}
-
-#[test]
 fn a_device_to_trace_that_is_not_there_is_refused() {
     let Some(lab) = Lab::new() else { return };
     let output = lab.run(&[], &["--console", "none", "--trace-device", "uarts"]).output().unwrap();

@@ -75,8 +75,7 @@ fn a_time_out_and_text_that_never_came_have_their_exit_codes_and_a_line() {
 fn a_start_that_fails_half_way_ends_with_one_line() {
     let Some(lab) = Lab::new() else { return };
     let (disk, firmware) = (lab.disk(), lab.firmware("smp", &[]));
-    let mut failed = 0;
-    for files in 8..64 {
+    for (failed, files) in (8..64).enumerate() {
         let run = lab.run(&disk, &["--cpus", "3"]);
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""));
@@ -91,7 +90,6 @@ fn a_start_that_fails_half_way_ends_with_one_line() {
         assert!(matches!(ended.code, Some(1 | 2)), "{files} files: {ended:?}");
         let one_line = ended.stderr.starts_with("kagero: ") && ended.stderr.lines().count() == 1;
         assert!(one_line && ended.stderr.contains("Too many open files"), "{files} files: {ended:?}");
-        failed += 1;
     }
     panic!("64 files are not enough");
 }

@@ -43,8 +43,7 @@ impl Lab {
         };
         if let Err(why) = KVM.get_or_init(works) {
             let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-            // Past the test harness, which shows nothing of tests that pass.
-            let _ = writeln!(std::io::stderr(), "skipped ({count} so far): no guest runs on /dev/kvm: {why}");
+            say(&format!("skipped ({count} so far): no guest runs on /dev/kvm: {why}\n"));
             return None;
         }
         Some(Lab { folder: tempfile::tempdir().unwrap() })
@@ -54,7 +53,7 @@ impl Lab {
     pub(crate) fn with_bios() -> Option<Lab> {
         let lab = Lab::new()?;
         if let Err(error) = kagero::config::default_firmware() {
-            let _ = writeln!(std::io::stderr(), "skipped: {error}");
+            say(&format!("skipped: {error}\n"));
             return None;
         }
         Some(lab)
@@ -133,6 +132,11 @@ impl Lab {
         let bytes = fs::read(self.path("run.json")).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
+}
+
+/// Past the test harness, which shows nothing of tests that pass.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 impl Ended {
