@@ -86,6 +86,11 @@ impl Initiator {
             return;
         };
         let Some(packet) = self.flight.get(found.packet).copied() else { return };
+        if packet.work == Work::Alive {
+            // A config query is not answered so.
+            self.statistics.stale += 1;
+            return;
+        }
         let failed = ata.command & FAILED != 0;
         let sectors = match packet.work {
             _ if failed => 0,

@@ -30,7 +30,12 @@ fn wait(world: &mut World) -> Vec<u8> {
 fn write_with_a_late_copy(world: &mut World) -> Vec<u8> {
     let tag = world.write(7, 1, 1);
     let late = world.transmit().unwrap();
-    let again = wait(world);
+    let mut again = wait(world);
+    while again[19] == 1 {
+        // After a long silence the target is asked first whether it is alive.
+        carry(world, &again);
+        again = wait(world);
+    }
     assert_eq!(late[24..], again[24..]);
     assert_ne!(late[20..24], again[20..24], "each transmission has its own tag");
     carry(world, &again);
@@ -365,4 +370,21 @@ fn a_trim_is_a_barrier() {
         carry(&mut world, &frames[0]);
         assert_eq!(world.outcome(tag), Some(Outcome::Done));
     }
+}
+
+#[test]
+fn an_ata_answer_to_a_question_for_life_does_not_end_the_asking() {
+    let mut world = world();
+    let tag = world.write(7, 2, 1);
+    let late = world.transmit().unwrap();
+    world.cancel(tag);
+    let read = world.read(7, 1);
+    let question = wait(&mut world);
+    assert_eq!(question[19], 1, "the read waits for a sign of life");
+    // An answer with the question's tag, but of the wrong kind.
+    let mut wrong = world.target.handle(&late).unwrap();
+    wrong[20..24].copy_from_slice(&question[20..24]);
+    world.deliver(&wrong);
+    assert_eq!(world.outcome(read), None);
+    assert_eq!(world.finish(read), Outcome::Done);
 }
