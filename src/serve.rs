@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use kagero_aoe::link::Link;
-use kagero_target::{Access, Server};
+use kagero_target::{Access, Image, Server};
 
 use crate::config::{ServeConfig, grouped};
 use crate::error::Error;
@@ -19,7 +19,7 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     let mut server = Server::new();
     for export in &config.exports {
         let access = if export.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        server.export(export.address, &export.image, access)?;
+        server.export_image(export.address, Image::open_as(&export.image, access, export.format)?)?;
     }
     if let Some(path) = &config.pcap {
         link = link.captured(path)?;

@@ -12,6 +12,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   kagero serve --interface eth1 7.1=debian.img
   kagero serve --interface eth1 7.1=debian.img 7.2=rescue.img,read-only
+  kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
   kagero serve --config targets.toml
 
 Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
@@ -20,7 +21,7 @@ Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
-    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes
+    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,format=qcow2 for such an image
     #[arg(value_name = "ADDRESS=IMAGE")]
     #[serde(rename = "export", deserialize_with = "super::run::one_or_more")]
     pub exports: Vec<Export>,

@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use kagero_target::Format;
+
 use super::units::grouped;
 use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
 use crate::error::UserError;
@@ -67,7 +69,7 @@ impl RunConfig {
                     }
                 }
                 Source::File(path) => {
-                    let identity = check_image(path)?;
+                    let identity = check_image(path, disk.format)?;
                     if images.contains(&identity) {
                         return Err(UserError::new(
                             path.display(),
@@ -173,7 +175,7 @@ impl ServeConfig {
                     "give each export an address of its own",
                 ));
             }
-            let identity = check_image(&export.image)?;
+            let identity = check_image(&export.image, export.format)?;
             if images.iter().any(|&(other, read_only)| other == identity && !(read_only && export.read_only))
             {
                 return Err(UserError::new(
@@ -217,13 +219,13 @@ fn check_interface(name: &str) -> Result<(), UserError> {
 }
 
 /// Checks a disk image and gives what tells it from all others: its device and inode.
-fn check_image(path: &Path) -> Result<(u64, u64), UserError> {
+fn check_image(path: &Path, format: Option<Format>) -> Result<(u64, u64), UserError> {
     let meta = metadata("image", path)?;
     if !meta.is_file() && !meta.file_type().is_block_device() {
         return Err(UserError::new(
             path.display(),
             "neither a file nor a block device",
-            "give the path of a raw disk image",
+            "give the path of a disk image",
         ));
     }
     let bytes = if meta.is_file() { meta.len() } else { block_device_bytes(path)? };
@@ -234,7 +236,7 @@ fn check_image(path: &Path) -> Result<(u64, u64), UserError> {
             "`truncate -s 8G FILE` gives it a size",
         ));
     }
-    if bytes % 512 != 0 {
+    if bytes % 512 != 0 && format.is_none_or(|format| format == Format::Raw) {
         return Err(UserError::new(
             path.display(),
             format!("not a multiple of 512 bytes ({})", grouped(bytes)),

@@ -59,9 +59,16 @@ impl Server {
     /// # Errors
     /// As [`Image::open`]; also when two disks have one address.
     pub fn export(&mut self, address: Address, path: &Path, access: Access) -> Result<(), Error> {
-        let image = Image::open(path, access)?;
+        self.export_image(address, Image::open(path, access)?)
+    }
+
+    /// Serves an image as the disk `address`.
+    ///
+    /// # Errors
+    /// When two disks have one address.
+    pub fn export_image(&mut self, address: Address, image: Image) -> Result<(), Error> {
         let mut export = Export::new(address, image.disk(address));
-        export.read_only = access == Access::ReadOnly;
+        export.read_only = image.access() == Access::ReadOnly;
         self.target.add(export)?;
         self.engine.images.insert(address, image);
         Ok(())

@@ -1,0 +1,1 @@
+pub(crate) const MAGIC: &[u8] = b"KAGEROVL";
