@@ -70,11 +70,6 @@ pub enum Error {
         /// What it looks like.
         format: &'static str,
     },
-    /// The file is one client's overlay.
-    #[error(
-        "{0} is an overlay: serve its base with overlay=DIRECTORY, or make a whole image with `kagero image commit`"
-    )]
-    IsOverlay(PathBuf),
     /// The file is not of the format that the user named.
     #[error("disk image {path} is no {format} image: leave format={format} out, or check the path")]
     OtherFormat {
@@ -84,9 +79,7 @@ pub enum Error {
         format: Format,
     },
     /// The format can be read only.
-    #[error(
-        "disk image {path}: {format} images are served read-only: add read-only, or overlay=DIRECTORY for writes"
-    )]
+    #[error("disk image {path}: {format} images are served read-only: add read-only")]
     OnlyReadable {
         /// The path.
         path: PathBuf,

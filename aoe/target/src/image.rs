@@ -60,7 +60,6 @@ impl Image {
             (None, Some(Signature::Other(format))) => {
                 return Err(Error::UnknownFormat { path: path.into(), format });
             }
-            (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
         };
         Ok(Image { backend, path: path.into(), access })
     }

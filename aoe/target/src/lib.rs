@@ -16,7 +16,6 @@ mod file;
 mod format;
 mod image;
 mod lock;
-mod overlay;
 mod qcow2;
 mod raw;
 mod serve;

@@ -1,1 +1,0 @@
-pub(crate) const MAGIC: &[u8] = b"KAGEROVL";
