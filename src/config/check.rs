@@ -176,15 +176,15 @@ impl ServeConfig {
                 ));
             }
             let identity = check_image(&export.image, export.format)?;
-            if images.iter().any(|&(other, read_only)| other == identity && !(read_only && export.read_only))
-            {
+            let unwritten = export.read_only || export.overlay.is_some();
+            if images.iter().any(|&(other, same)| other == identity && !(same && unwritten)) {
                 return Err(UserError::new(
                     export.image.display(),
                     "two exports are this image",
                     "give each export an image of its own, or make both read-only",
                 ));
             }
-            images.push((identity, export.read_only));
+            images.push((identity, unwritten));
         }
         self.pcap.as_deref().map_or(Ok(()), |path| check_output("--pcap", path))
     }

@@ -33,6 +33,9 @@ pub struct Export {
     pub image: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Where each client's writes go, to an overlay of its own, instead of to the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<PathBuf>,
     /// The image's format; without it, one that looks like no other is raw.
     #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
@@ -49,15 +52,21 @@ pub struct DiscoverConfig {
     pub json: bool,
 }
 
-const PARTS: [&str; 4] = ["address", "image", "read-only", "format"];
+const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];
 
 impl Keyed for Export {
     const EXPECTING: &'static str =
-        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format";
+        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay";
 
     /// With an address that can't be given.
     fn empty() -> Self {
-        Self { address: Address::BROADCAST, image: PathBuf::new(), read_only: false, format: None }
+        Self {
+            address: Address::BROADCAST,
+            image: PathBuf::new(),
+            read_only: false,
+            overlay: None,
+            format: None,
+        }
     }
 
     fn from_text(text: &str) -> Result<Self, BadValue> {
@@ -70,7 +79,7 @@ impl Keyed for Export {
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 None if option == "read-only" => export.read_only = true,
-                Some((key @ ("read-only" | "format"), value)) => export.set(key, value)?,
+                Some((key @ ("read-only" | "format" | "overlay"), value)) => export.set(key, value)?,
                 _ => break,
             }
             rest = before;
@@ -84,6 +93,7 @@ impl Keyed for Export {
             "address" => self.address = units::address(value)?,
             "image" => self.image = value.into(),
             "read-only" => self.read_only = truth(key, value)?,
+            "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
             _ => return Err(keyed::unknown_part(key, &PARTS)),
         }
@@ -95,6 +105,12 @@ impl Keyed for Export {
             return Err(BadValue {
                 problem: "an export lacks its address or its image".into(),
                 mend: "write both, as 7.1=debian.img".into(),
+            });
+        }
+        if self.read_only && self.overlay.is_some() {
+            return Err(BadValue {
+                problem: "read-only refuses the writes that overlay= is for".into(),
+                mend: "leave one out; the image below overlays is never written to".into(),
             });
         }
         Ok(self)
@@ -134,12 +150,16 @@ mod tests {
         assert_eq!((export.image, export.format), (PathBuf::from("a,b.qcow2"), Some(Format::Qcow2)));
         assert!(export.read_only);
 
+        let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
+        assert_eq!((export.image, export.overlay), ("a.img".into(), Some("some/where".into())));
+
         let error = |text: &str| text.parse::<Export>().unwrap_err().to_string();
         assert_eq!(
             error("debian.img"),
             "\"debian.img\" is not an export: write address=image, as 7.1=debian.img"
         );
         assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2");
+        assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
         assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }
 }

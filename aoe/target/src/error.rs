@@ -70,6 +70,32 @@ pub enum Error {
         /// What it looks like.
         format: &'static str,
     },
+    /// The file is one client's overlay.
+    #[error("{0} is an overlay: serve its base with overlay=DIRECTORY")]
+    IsOverlay(PathBuf),
+    /// An overlay can't be what it was.
+    #[error("overlay {path} is damaged: {why}; take it away, and the client begins anew from the base")]
+    OverlayDamaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An overlay means nothing over another base.
+    #[error(
+        "overlay {path} was made over another state of {base} ({what} differs): bring that back, or take the overlay away"
+    )]
+    OverlayBase {
+        /// The overlay.
+        path: PathBuf,
+        /// The base.
+        base: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// There is nowhere to keep overlays.
+    #[error("no folder {0} for overlays: make it with `mkdir`")]
+    NoFolder(PathBuf),
     /// The file is not of the format that the user named.
     #[error("disk image {path} is no {format} image: leave format={format} out, or check the path")]
     OtherFormat {
@@ -79,7 +105,9 @@ pub enum Error {
         format: Format,
     },
     /// The format can be read only.
-    #[error("disk image {path}: {format} images are served read-only: add read-only")]
+    #[error(
+        "disk image {path}: {format} images are served read-only: add read-only, or overlay=DIRECTORY for writes"
+    )]
     OnlyReadable {
         /// The path.
         path: PathBuf,

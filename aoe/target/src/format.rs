@@ -50,6 +50,8 @@ pub(crate) enum Signature {
     Known(Format),
     /// One that can't, by name.
     Other(&'static str),
+    /// An overlay of ours.
+    Overlay,
 }
 
 /// Enough of a file to know its format.
@@ -57,12 +59,13 @@ pub(crate) const SIGNATURE: usize = 8;
 
 /// What the file that begins so is; `None` for raw.
 pub(crate) fn signature(begin: &[u8]) -> Option<Signature> {
-    let known: [(&[u8], Signature); 5] = [
+    let known: [(&[u8], Signature); 6] = [
         (b"QFI\xfb", Signature::Known(Format::Qcow2)),
         (b"vhdxfile", Signature::Other("VHDX")),
         (b"conectix", Signature::Other("VHD")),
         (b"KDMV", Signature::Other("VMDK")),
         (b"QED\0", Signature::Other("QED")),
+        (crate::overlay::MAGIC, Signature::Overlay),
     ];
     known.iter().find(|(magic, _)| begin.starts_with(magic)).map(|&(_, signature)| signature)
 }

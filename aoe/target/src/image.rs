@@ -60,6 +60,7 @@ impl Image {
             (None, Some(Signature::Other(format))) => {
                 return Err(Error::UnknownFormat { path: path.into(), format });
             }
+            (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
         };
         Ok(Image { backend, path: path.into(), access })
     }
@@ -68,6 +69,11 @@ impl Image {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What its bytes lie in.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     /// What clients may do.

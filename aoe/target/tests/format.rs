@@ -117,7 +117,9 @@ fn what_cannot_be_served_is_said_in_one_line() {
     );
     assert_eq!(
         Image::open_as(&top, Access::ReadWrite, qcow2).unwrap_err().to_string(),
-        format!("disk image {shown}: qcow2 images are served read-only: add read-only")
+        format!(
+            "disk image {shown}: qcow2 images are served read-only: add read-only, or overlay=DIRECTORY for writes"
+        )
     );
     let raw = at("raw.img");
     assert_eq!(
