@@ -4,11 +4,11 @@
 //! by whoever opens it, in the same form of error.
 
 use std::fs::{self, Metadata};
-use std::io::{ErrorKind, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use kagero_target::Format;
+use kagero_target::{Format, looks_raw};
 
 use super::units::grouped;
 use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
@@ -236,7 +236,11 @@ fn check_image(path: &Path, format: Option<Format>) -> Result<(u64, u64), UserEr
             "`truncate -s 8G FILE` gives it a size",
         ));
     }
-    if bytes % 512 != 0 && format.is_none_or(|format| format == Format::Raw) {
+    let raw = match format {
+        Some(format) => format == Format::Raw,
+        None => begins_raw(path),
+    };
+    if bytes % 512 != 0 && raw {
         return Err(UserError::new(
             path.display(),
             format!("not a multiple of 512 bytes ({})", grouped(bytes)),
@@ -245,6 +249,13 @@ fn check_image(path: &Path, format: Option<Format>) -> Result<(u64, u64), UserEr
     }
     // Two names of a block device are two inodes, one device number.
     Ok(if meta.is_file() { (meta.dev(), meta.ino()) } else { (u64::MAX, meta.rdev()) })
+}
+
+/// Whether a file looks like plain sectors. What can't be read is whoever opens it to tell.
+fn begins_raw(path: &Path) -> bool {
+    let mut begin = [0; 512];
+    let read = fs::File::open(path).and_then(|mut file| file.read(&mut begin));
+    read.is_ok_and(|length| looks_raw(&begin[..length]))
 }
 
 fn block_device_bytes(path: &Path) -> Result<u64, UserError> {

@@ -57,6 +57,12 @@ pub(crate) enum Signature {
 /// Enough of a file to know its format.
 pub(crate) const SIGNATURE: usize = 8;
 
+/// Whether a file that begins so looks like no format but raw.
+#[must_use]
+pub fn looks_raw(begin: &[u8]) -> bool {
+    signature(begin).is_none()
+}
+
 /// What the file that begins so is; `None` for raw.
 pub(crate) fn signature(begin: &[u8]) -> Option<Signature> {
     let known: [(&[u8], Signature); 6] = [

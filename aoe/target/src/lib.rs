@@ -26,7 +26,7 @@ mod thread;
 
 pub use backend::Backend;
 pub use error::Error;
-pub use format::{Format, UnknownFormat};
+pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
 pub use overlay::{Identity, Overlay, Overlays};
 pub use serve::Server;
