@@ -9,7 +9,7 @@ use kagero_aoe::initiator::{Config, Event, Initiator, OnLoss};
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{Address, MacAddress};
 use kagero_link::{AnyLink, MemoryLink, memory};
-use kagero_target::{Access, Running, Server};
+use kagero_target::{Access, Image, Running, Server};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock;
@@ -52,7 +52,7 @@ pub(crate) fn open(config: &RunConfig) -> Result<Opened, Error> {
             Source::File(path) => {
                 let access = if disk.read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let address = Address { shelf: BUILT_IN_SHELF, slot: disk.position };
-                server.export(address, path, access)?;
+                server.export_image(address, Image::open_as(path, access, disk.format)?)?;
                 if built_in.is_none() {
                     let (ours, theirs) =
                         MemoryLink::pair(memory::Options::default()).context("a link in memory")?;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use anyhow::Context;
 use kagero_aoe::link::Link;
-use kagero_target::{Access, Server};
+use kagero_target::{Access, Image, Overlays, Server};
 
 use crate::config::{ServeConfig, grouped};
 use crate::error::Error;
@@ -26,8 +26,13 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     let mut link = kagero_link::open(&config.interface)?;
     let mut server = Server::new();
     for export in &config.exports {
-        let access = if export.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        server.export(export.address, &export.image, access)?;
+        let unwritten = export.read_only || export.overlay.is_some();
+        let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
+        let image = Image::open_as(&export.image, access, export.format)?;
+        match &export.overlay {
+            None => server.export_image(export.address, image)?,
+            Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
+        }
     }
     if let Some(path) = &config.pcap {
         link = link.captured(path)?;
@@ -36,7 +41,11 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     signals::end_on_signals(&stop).context("signal handlers")?;
 
     for (export, disk) in config.exports.iter().zip(server.exports()) {
-        let access = if export.read_only { ", read-only" } else { "" };
+        let access = match (&export.overlay, export.read_only) {
+            (Some(folder), _) => format!(", with overlays in {}", folder.display()),
+            (None, true) => ", read-only".into(),
+            (None, false) => String::new(),
+        };
         let bytes = grouped(disk.disk().sectors.saturating_mul(512));
         say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image.display()));
     }

@@ -53,7 +53,10 @@ impl Bench {
             let mut out = vec![0xee; port.mtu + 14];
             let answer = match step {
                 Step::Answer(answer) => answer,
-                Step::Job(job) => carry_out(job, disk, jobs, *fault, &mut out),
+                Step::Job(job) => {
+                    assert_eq!(job.client(), Frame::parse(frame).unwrap().header.source);
+                    carry_out(job, disk, jobs, *fault, &mut out)
+                }
             };
             let length = target.encode(port, &answer, &mut out).expect("room for any answer");
             let frame = out[..length].to_vec();

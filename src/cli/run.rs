@@ -40,7 +40,8 @@ pub struct RunOptions {
 
     /// A disk: an image on this host, or an AoE target as aoe:SHELF.SLOT; up to four
     ///
-    /// Options follow after commas: `read-only` refuses the guest's writes to an image, `position=0` to `3` puts the disk there (primary
+    /// Options follow after commas: `read-only` refuses the guest's writes to an image, `format=qcow2` says
+    /// that it is none of plain sectors, `position=0` to `3` puts the disk there (primary
     /// master and slave, secondary master and slave), `interface=NAME` reaches a target in another way than --interface says.
     #[arg(long = "disk", value_name = "DISK", help_heading = "Machine")]
     #[serde(deserialize_with = "one_or_more")]
@@ -328,7 +329,7 @@ fn disks(options: Vec<DiskOption>, interface: Option<&str>) -> Result<Vec<Disk>,
                     Source::Aoe { address, interface: interface.to_owned() }
                 }
             };
-            Ok(Disk { source, read_only: disk.read_only, position })
+            Ok(Disk { source, read_only: disk.read_only, format: disk.format, position })
         })
         .collect::<Result<Vec<_>, UserError>>()?;
     disks.sort_by_key(|disk| disk.position);

@@ -177,6 +177,7 @@ fn what_nobody_says_has_a_default() {
             disks: vec![crate::config::Disk {
                 source: Source::File(folder.path("debian.img")),
                 read_only: false,
+                format: None,
                 position: 0
             }],
             boot: Boot::Firmware(folder.path("bios.bin")),

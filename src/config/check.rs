@@ -4,9 +4,11 @@
 //! by whoever opens it, in the same form of error.
 
 use std::fs::{self, Metadata};
-use std::io::{ErrorKind, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+
+use kagero_target::{Format, looks_raw};
 
 use super::outputs::{self, Output};
 use super::units::grouped;
@@ -68,7 +70,7 @@ impl RunConfig {
                     }
                 }
                 Source::File(path) => {
-                    let identity = check_image(path)?;
+                    let identity = check_image(path, disk.format)?;
                     if images.contains(&identity) {
                         return Err(UserError::new(
                             path.display(),
@@ -187,16 +189,16 @@ impl ServeConfig {
                     "give each export an address of its own",
                 ));
             }
-            let identity = check_image(&export.image)?;
-            if images.iter().any(|&(other, read_only)| other == identity && !(read_only && export.read_only))
-            {
+            let identity = check_image(&export.image, export.format)?;
+            let unwritten = export.read_only || export.overlay.is_some();
+            if images.iter().any(|&(other, same)| other == identity && !(same && unwritten)) {
                 return Err(UserError::new(
                     export.image.display(),
                     "two exports are this image",
                     "give each export an image of its own, or make both read-only",
                 ));
             }
-            images.push((identity, export.read_only));
+            images.push((identity, unwritten));
         }
         let pcap = self.pcap.as_deref().map(|path| Output { option: "--pcap", path });
         let images: Vec<_> = self.exports.iter().map(|export| export.image.as_path()).collect();
@@ -233,13 +235,13 @@ fn check_interface(name: &str) -> Result<(), UserError> {
 }
 
 /// Checks a disk image and gives what tells it from all others: its device and inode.
-fn check_image(path: &Path) -> Result<(u64, u64), UserError> {
+fn check_image(path: &Path, format: Option<Format>) -> Result<(u64, u64), UserError> {
     let meta = metadata("image", path)?;
     if !meta.is_file() && !meta.file_type().is_block_device() {
         return Err(UserError::new(
             path.display(),
             "neither a file nor a block device",
-            "give the path of a raw disk image",
+            "give the path of a disk image",
         ));
     }
     let bytes = if meta.is_file() { meta.len() } else { block_device_bytes(path)? };
@@ -250,7 +252,11 @@ fn check_image(path: &Path) -> Result<(u64, u64), UserError> {
             "`truncate -s 8G FILE` gives it a size",
         ));
     }
-    if bytes % 512 != 0 {
+    let raw = match format {
+        Some(format) => format == Format::Raw,
+        None => begins_raw(path),
+    };
+    if bytes % 512 != 0 && raw {
         return Err(UserError::new(
             path.display(),
             format!("not a multiple of 512 bytes ({})", grouped(bytes)),
@@ -259,6 +265,13 @@ fn check_image(path: &Path) -> Result<(u64, u64), UserError> {
     }
     // Two names of a block device are two inodes, one device number.
     Ok(if meta.is_file() { (meta.dev(), meta.ino()) } else { (u64::MAX, meta.rdev()) })
+}
+
+/// Whether a file looks like plain sectors. What can't be read is whoever opens it to tell.
+fn begins_raw(path: &Path) -> bool {
+    let mut begin = [0; 512];
+    let read = fs::File::open(path).and_then(|mut file| file.read(&mut begin));
+    read.is_ok_and(|length| looks_raw(&begin[..length]))
 }
 
 fn block_device_bytes(path: &Path) -> Result<u64, UserError> {

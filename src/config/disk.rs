@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use kagero_target::Format;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Address;
@@ -21,6 +22,9 @@ pub struct Disk {
     pub source: Source,
     /// Whether the guest's writes are refused; only for files, as a target elsewhere decides for itself.
     pub read_only: bool,
+    /// The format of an image file; without it, one that looks like no other is raw.
+    #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// 0 to 3: primary master, primary slave, secondary master, secondary slave.
     pub position: u8,
 }
@@ -61,6 +65,8 @@ pub struct DiskOption {
     pub source: SourceOption,
     /// `read-only`
     pub read_only: bool,
+    /// `format=raw` or `qcow2`
+    pub format: Option<Format>,
     /// `position=0` to `3`; the lowest free one otherwise.
     pub position: Option<u8>,
     /// `interface=NAME`, in place of the run's `--interface`.
@@ -90,14 +96,20 @@ impl FromStr for SourceOption {
     }
 }
 
-const PARTS: [&str; 4] = ["source", "read-only", "position", "interface"];
+const PARTS: [&str; 5] = ["source", "read-only", "format", "position", "interface"];
 
 impl Keyed for DiskOption {
     const EXPECTING: &'static str =
-        "a disk: a path or \"aoe:7.1\", or a table with source, read-only, position, interface";
+        "a disk: a path or \"aoe:7.1\", or a table with source, read-only, format, position, interface";
 
     fn empty() -> Self {
-        Self { source: SourceOption::File(PathBuf::new()), read_only: false, position: None, interface: None }
+        Self {
+            source: SourceOption::File(PathBuf::new()),
+            read_only: false,
+            format: None,
+            position: None,
+            interface: None,
+        }
     }
 
     /// Options are taken off the end as long as they are known, so that a file's name may have commas.
@@ -107,7 +119,9 @@ impl Keyed for DiskOption {
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 None if option == "read-only" => disk.read_only = true,
-                Some((key @ ("read-only" | "position" | "interface"), value)) => disk.set(key, value)?,
+                Some((key @ ("read-only" | "format" | "position" | "interface"), value)) => {
+                    disk.set(key, value)?
+                }
                 _ => break,
             }
             rest = before;
@@ -120,6 +134,7 @@ impl Keyed for DiskOption {
         match key {
             "source" => self.source = value.parse()?,
             "read-only" => self.read_only = truth(key, value)?,
+            "format" => self.format = Some(units::format(value)?),
             "position" => {
                 let position = value.parse().ok().filter(|&at| usize::from(at) < MAX_DISKS);
                 self.position = Some(position.ok_or_else(|| {
@@ -184,6 +199,8 @@ mod tests {
         let disk: DiskOption = "a,b=c,read-only,d.img,read-only".parse().unwrap();
         assert_eq!(disk.source, file("a,b=c,read-only,d.img"));
         assert!(disk.read_only);
+        let disk: DiskOption = "a.qcow2,format=qcow2,read-only".parse().unwrap();
+        assert_eq!((disk.source, disk.format), (file("a.qcow2"), Some(Format::Qcow2)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use kagero_target::Format;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Address;
@@ -22,16 +23,22 @@ pub struct ServeConfig {
     pub pcap: Option<PathBuf>,
 }
 
-/// An image offered as a target, written `7.1=debian.img` or `7.1=debian.img,read-only`.
+/// An image offered as a target, written `7.1=debian.img` or `7.1=debian.qcow2,format=qcow2,read-only`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Export {
     /// The target's address.
     #[serde(serialize_with = "as_text")]
     pub address: Address,
-    /// A raw disk image, or a block device.
+    /// A disk image, or a block device.
     pub image: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Where each client's writes go, to an overlay of its own, instead of to the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<PathBuf>,
+    /// The image's format; without it, one that looks like no other is raw.
+    #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
 }
 
 /// One search for targets.
@@ -45,26 +52,40 @@ pub struct DiscoverConfig {
     pub json: bool,
 }
 
-const PARTS: [&str; 3] = ["address", "image", "read-only"];
+const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];
 
 impl Keyed for Export {
     const EXPECTING: &'static str =
-        "an export, as \"7.1=debian.img\", or a table with address, image, read-only";
+        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay";
 
     /// With an address that can't be given.
     fn empty() -> Self {
-        Self { address: Address::BROADCAST, image: PathBuf::new(), read_only: false }
+        Self {
+            address: Address::BROADCAST,
+            image: PathBuf::new(),
+            read_only: false,
+            overlay: None,
+            format: None,
+        }
     }
 
     fn from_text(text: &str) -> Result<Self, BadValue> {
         let (address, image) = text
             .split_once('=')
             .ok_or_else(|| BadValue::not(text, "an export", "write address=image, as 7.1=debian.img"))?;
-        let (image, read_only) = match image.strip_suffix(",read-only") {
-            Some(image) => (image, true),
-            None => (image, false),
-        };
-        Self { address: units::address(address)?, image: image.into(), read_only }.finish()
+        let mut export = Self { address: units::address(address)?, ..Self::empty() };
+        let mut rest = image;
+        // Off the end as long as they are known, so that a file's name may have commas.
+        while let Some((before, option)) = rest.rsplit_once(',') {
+            match option.split_once('=') {
+                None if option == "read-only" => export.read_only = true,
+                Some((key @ ("read-only" | "format" | "overlay"), value)) => export.set(key, value)?,
+                _ => break,
+            }
+            rest = before;
+        }
+        export.image = rest.into();
+        export.finish()
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), BadValue> {
@@ -72,6 +93,8 @@ impl Keyed for Export {
             "address" => self.address = units::address(value)?,
             "image" => self.image = value.into(),
             "read-only" => self.read_only = truth(key, value)?,
+            "overlay" => self.overlay = Some(value.into()),
+            "format" => self.format = Some(units::format(value)?),
             _ => return Err(keyed::unknown_part(key, &PARTS)),
         }
         Ok(())
@@ -82,6 +105,12 @@ impl Keyed for Export {
             return Err(BadValue {
                 problem: "an export lacks its address or its image".into(),
                 mend: "write both, as 7.1=debian.img".into(),
+            });
+        }
+        if self.read_only && self.overlay.is_some() {
+            return Err(BadValue {
+                problem: "read-only refuses the writes that overlay= is for".into(),
+                mend: "leave one out; the image below overlays is never written to".into(),
             });
         }
         Ok(self)
@@ -117,11 +146,20 @@ mod tests {
         assert_eq!(export.image, PathBuf::from("a=b.img"));
         assert!(export.read_only);
 
+        let export: Export = "7.1=a,b.qcow2,format=qcow2,read-only".parse().unwrap();
+        assert_eq!((export.image, export.format), (PathBuf::from("a,b.qcow2"), Some(Format::Qcow2)));
+        assert!(export.read_only);
+
+        let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
+        assert_eq!((export.image, export.overlay), ("a.img".into(), Some("some/where".into())));
+
         let error = |text: &str| text.parse::<Export>().unwrap_err().to_string();
         assert_eq!(
             error("debian.img"),
             "\"debian.img\" is not an export: write address=image, as 7.1=debian.img"
         );
+        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2");
+        assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
         assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }
 }

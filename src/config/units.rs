@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use kagero_aoe::wire::Address;
 
+use kagero_target::Format;
+
 use crate::error::BadValue;
 
 /// A size in bytes, written with a unit: `512M`, `2G`. Units are powers of 1,024; `MiB` may be written for `M`.
@@ -176,6 +178,25 @@ pub(crate) use serde_as_text;
 serde_as_text! {
     Size => "a size in quotes with its unit, as \"2G\"",
     Period => "a length of time in quotes with its unit, as \"120s\"",
+}
+
+/// An image's format by its name.
+pub(super) fn format(text: &str) -> Result<Format, BadValue> {
+    text.parse().map_err(|_| {
+        let known: Vec<_> = Format::NAMES.iter().map(|(name, _)| *name).collect();
+        BadValue::not(text, "an image format", format!("known are {}", known.join(", ")))
+    })
+}
+
+/// A format as its name, for a report.
+pub(super) fn serialize_format<S: serde::Serializer>(
+    format: &Option<Format>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match format {
+        Some(format) => serializer.collect_str(format),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[cfg(test)]

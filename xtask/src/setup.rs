@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the images and the lab are made with.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     // Guest images: bootstrap, partition, format, boot loader.
     "mmdebstrap",
     "fdisk",
@@ -27,8 +27,9 @@ const PACKAGES: [&str; 15] = [
     "vblade",
     // Verifies data in the tiny guest.
     "fio",
-    // The lab's machine, and firmware for Kagero's guests.
+    // The lab's machine, qemu-img, and firmware for Kagero's guests.
     "ipxe-qemu",
+    "qemu-utils",
     "qemu-system-common",
     QEMU,
     "seabios",

@@ -4,7 +4,7 @@ use kagero_devices::ata::bits::{error, status};
 
 use super::Answer;
 use super::answer::Body;
-use crate::wire::{Address, DATA_OFFSET, SECTOR};
+use crate::wire::{Address, DATA_OFFSET, MacAddress, SECTOR};
 
 /// What a request comes to.
 #[derive(Debug)]
@@ -99,6 +99,12 @@ impl Job<'_> {
     #[must_use]
     pub fn address(&self) -> Address {
         self.answer.header.address
+    }
+
+    /// The station that asks for it, as its frame's source address says.
+    #[must_use]
+    pub fn client(&self) -> MacAddress {
+        self.answer.header.destination
     }
 
     /// The same job without its hold on the request's frame, for later or for another thread.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use kagero_aoe::target::AddressTaken;
 
+use crate::Format;
+
 /// Why a disk can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -52,6 +54,102 @@ pub enum Error {
         path: PathBuf,
         /// Who that is, if it can be told.
         holder: Option<String>,
+    },
+    /// The file begins like another format than raw, and the user named none.
+    #[error(
+        "disk image {path} begins like a {format} image: add format={format} to serve the disk in it, or format=raw to serve the file byte for byte"
+    )]
+    FormatNotNamed {
+        /// The path.
+        path: PathBuf,
+        /// What it looks like.
+        format: Format,
+    },
+    /// The file begins like a format that can't be served.
+    #[error(
+        "disk image {path} begins like a {format} image, which can't be served: convert it with `qemu-img convert -O raw`, or add format=raw to serve the file byte for byte"
+    )]
+    UnknownFormat {
+        /// The path.
+        path: PathBuf,
+        /// What it looks like.
+        format: &'static str,
+    },
+    /// The file is one client's overlay.
+    #[error("{0} is an overlay: serve its base with overlay=DIRECTORY")]
+    IsOverlay(PathBuf),
+    /// An overlay can't be what it was.
+    #[error("overlay {path} is damaged: {why}; take it away, and the client begins anew from the base")]
+    OverlayDamaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An overlay means nothing over another base.
+    #[error(
+        "overlay {path} was made over another state of {base} ({what} differs): bring that back, or take the overlay away"
+    )]
+    OverlayBase {
+        /// The overlay.
+        path: PathBuf,
+        /// The base.
+        base: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// There is nowhere to keep overlays.
+    #[error("no folder {0} for overlays: make it with `mkdir`")]
+    NoFolder(PathBuf),
+    /// The file is not of the format that the user named.
+    #[error("disk image {path} is no {format} image: leave format={format} out, or check the path")]
+    OtherFormat {
+        /// The path.
+        path: PathBuf,
+        /// What was named.
+        format: Format,
+    },
+    /// The format can be read only.
+    #[error(
+        "disk image {path}: {format} images are served read-only: add read-only, or overlay=DIRECTORY for writes"
+    )]
+    OnlyReadable {
+        /// The path.
+        path: PathBuf,
+        /// Its format.
+        format: Format,
+    },
+    /// The image is damaged or uses what we can't.
+    #[error(
+        "{format} image {path} can't be served: {why}; convert it with `qemu-img convert -O raw`, or check it with `qemu-img check`"
+    )]
+    Unusable {
+        /// The path.
+        path: PathBuf,
+        /// Its format.
+        format: Format,
+        /// What is wrong, after "can't be served: ".
+        why: String,
+    },
+    /// The file that an image is based on is not there.
+    #[error(
+        "disk image {path} has no backing file {backing}: put it there, or name another with `qemu-img rebase -u`"
+    )]
+    NoBacking {
+        /// The image.
+        path: PathBuf,
+        /// The missing file.
+        backing: PathBuf,
+    },
+    /// The image doesn't say which format its backing file has.
+    #[error(
+        "disk image {path} does not say the format of its backing file {backing}: tell it with `qemu-img rebase -u -F raw -b {backing} {path}` (or -F qcow2)"
+    )]
+    BackingNotNamed {
+        /// The image.
+        path: PathBuf,
+        /// Its backing file.
+        backing: PathBuf,
     },
     /// Two disks can't have one address.
     #[error(transparent)]

@@ -1,18 +1,15 @@
-//! A disk image: a plain file, or a block device, with sectors one after another.
+//! A disk image, in whatever format.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::{Address, SECTOR};
 use kagero_devices::storage::Disk;
-use rustix::fs::FallocateFlags;
-use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::{Error, lock};
+use crate::file::ImageFile;
+use crate::format::{Signature, signature};
+use crate::raw::Raw;
+use crate::{Backend, Error, Format, qcow2};
 
 /// What clients may do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,58 +25,44 @@ pub enum Access {
 /// A write is done when the page cache has it, which survives this process; [`flush`](Self::flush) makes it survive a loss of power.
 #[derive(Debug)]
 pub struct Image {
-    file: File,
+    backend: Box<dyn Backend>,
     path: PathBuf,
     access: Access,
-    sectors: u64,
-    /// A flush has failed. The kernel reports lost data once only and calls later flushes good, so we remember.
-    lossy: AtomicBool,
 }
 
 impl Image {
-    /// Opens and locks an image.
+    /// Opens and locks a raw image, and refuses what looks like another format.
     ///
     /// # Errors
     /// One line that names the file and the mend: there is none, it is a directory or empty or not whole sectors, no permission, in use by
-    /// another writer.
+    /// another writer, of a format that has to be named.
     pub fn open(path: &Path, access: Access) -> Result<Self, Error> {
-        let write = access == Access::ReadWrite;
-        let kernel = |doing| move |source: io::Error| Error::Kernel { path: path.into(), doing, source };
-        let not = |what| Error::NotAnImage { path: path.into(), what };
-        // Looked at before it is opened: opening a pipe or a device can do things.
-        let kind = match path.metadata() {
-            Ok(metadata) => metadata.file_type(),
-            Err(error) => return Err(refused(path, error, "read")),
-        };
-        if kind.is_dir() {
-            return Err(not("a directory"));
-        }
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(not("neither"));
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .custom_flags(libc::O_CLOEXEC)
-            .open(path)
-            .map_err(|error| refused(path, error, if write { "write" } else { "read" }))?;
-        // A block device has no length of its own, but an end.
-        let size = file.seek(SeekFrom::End(0)).map_err(kernel("find its size"))?;
-        if size == 0 {
+        Self::open_as(path, access, None)
+    }
+
+    /// Opens and locks an image of this format; of `None`, a raw one that looks like nothing else.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also when it isn't of this format, or uses what can't be served of it.
+    pub fn open_as(path: &Path, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        let file = ImageFile::open(path, access == Access::ReadWrite)?;
+        if file.size() == 0 {
             return Err(Error::Empty(path.into()));
         }
-        if !size.is_multiple_of(SECTOR as u64) {
-            return Err(Error::NotSectors { path: path.into(), size });
-        }
-        match lock::lock(&file, write) {
-            Ok(true) => {}
-            Ok(false) => return Err(Error::InUse { path: path.into(), holder: lock::holder(&file) }),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot lock the disk image: another writer would go unnoticed");
+        let backend: Box<dyn Backend> = match (format, signature(&file.begin()?)) {
+            (Some(Format::Raw), _) => Box::new(raw(file)?),
+            (None, None) => Box::new(raw(file)?.guarded()),
+            (None, Some(Signature::Known(format))) => {
+                return Err(Error::FormatNotNamed { path: path.into(), format });
             }
-        }
-        let sectors = size / SECTOR as u64;
-        Ok(Image { file, path: path.into(), access, sectors, lossy: AtomicBool::new(false) })
+            (Some(Format::Qcow2), Some(Signature::Known(Format::Qcow2))) => qcow2::open(file, access)?,
+            (Some(format), _) => return Err(Error::OtherFormat { path: path.into(), format }),
+            (None, Some(Signature::Other(format))) => {
+                return Err(Error::UnknownFormat { path: path.into(), format });
+            }
+            (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
+        };
+        Ok(Image { backend, path: path.into(), access })
     }
 
     /// Where it is.
@@ -88,145 +71,87 @@ impl Image {
         &self.path
     }
 
+    /// What its bytes lie in.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// What clients may do.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
     }
 
+    /// The disk's size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.backend.size()
+    }
+
     /// What a guest sees of it at this address.
-    ///
-    /// The serial number comes from the address alone, so that it is the same in every run, on every machine and by whatever server: Windows
-    /// keys an installed disk on it.
     #[must_use]
     pub fn disk(&self, address: Address) -> Disk {
-        Disk {
-            sectors: self.sectors,
-            serial: format!("KAGERO-{:05}-{:03}", address.shelf, address.slot),
-            model: "Kagero Disk".into(),
-            trim: self.access == Access::ReadWrite,
-        }
+        disk(self.size(), address, self.access)
     }
 
-    /// Fills `out` with the bytes from `offset` on.
+    /// As [`Backend::read`].
     ///
     /// # Errors
-    /// [`Fault::Medium`] where the file can't be read.
+    /// As there.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        let mut done = 0;
-        while done < out.len() {
-            match self.file.read_at(&mut out[done..], offset + done as u64) {
-                // The file has become shorter.
-                Ok(0) => return Err(self.failed("read", &io::ErrorKind::UnexpectedEof.into(), done)),
-                Ok(more) => done += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("read", &error, done)),
-            }
-        }
-        Ok(())
+        self.backend.read(offset, out)
     }
 
-    /// Writes `data` from `offset` on; if `durable`, to the medium.
+    /// As [`Backend::write`].
     ///
     /// # Errors
-    /// [`Fault::Aborted`] when there is no room; [`Fault::Medium`] where the file can't be written.
+    /// As there.
     pub fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {
-        if durable && self.lossy.load(Ordering::Relaxed) {
-            return Err(Fault::Aborted);
-        }
-        let flags = if durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
-        let mut done = 0;
-        while done < data.len() {
-            let rest = [IoSlice::new(&data[done..])];
-            match rustix::io::pwritev2(&self.file, &rest, offset + done as u64, flags) {
-                Ok(more) => done += more,
-                Err(Errno::INTR) => {}
-                Err(error) => {
-                    // This may have been about earlier writes, and is not told again to a flush.
-                    if durable && !matches!(error, Errno::NOSPC | Errno::DQUOT) {
-                        self.lossy.store(true, Ordering::Relaxed);
-                    }
-                    return Err(self.failed("write", &error.into(), done));
-                }
-            }
-        }
-        Ok(())
+        self.backend.write(offset, data, durable)
     }
 
-    /// Checks that `length` bytes from `offset` on can be read.
+    /// As [`Backend::verify`].
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As there.
     pub fn verify(&self, offset: u64, length: usize) -> Result<(), Fault> {
-        let mut buffer = [0; 16 << 10];
-        for start in (0..length).step_by(buffer.len()) {
-            let part = &mut buffer[..(length - start).min(16 << 10)];
-            self.read(offset + start as u64, part).map_err(|fault| match fault {
-                Fault::Medium { done } => Fault::Medium { done: done.saturating_add((start / SECTOR) as u8) },
-                Fault::Aborted => fault,
-            })?;
-        }
-        Ok(())
+        self.backend.verify(offset, length)
     }
 
-    /// Makes every write that is done survive a loss of power.
+    /// As [`Backend::flush`].
     ///
     /// # Errors
-    /// [`Fault::Aborted`] when data may be lost, from then on always.
+    /// As there.
     pub fn flush(&self) -> Result<(), Fault> {
-        if self.lossy.load(Ordering::Relaxed) {
-            return Err(Fault::Aborted);
-        }
-        match rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&self.file)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.lossy.store(true, Ordering::Relaxed);
-                tracing::error!(path = %self.path.display(), %error, "flush failed: data may be lost; no flush will succeed until the image is opened anew");
-                Err(Fault::Aborted)
-            }
-        }
+        self.backend.flush()
     }
 
-    /// Gives the space of a range back. Where the file system can't, nothing happens: a trim is a hint.
+    /// As [`Backend::trim`].
     ///
     /// # Errors
-    /// [`Fault::Aborted`].
+    /// As there.
     pub fn trim(&self, range: Range) -> Result<(), Fault> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let punched = rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(&self.file, flags, range.offset, range.length)
-        });
-        match punched {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => {
-                self.failed("trim", &error.into(), 0);
-                Err(Fault::Aborted)
-            }
-        }
-    }
-
-    /// What an I/O error after `done` bytes is to the client.
-    fn failed(&self, doing: &str, error: &io::Error, done: usize) -> Fault {
-        tracing::warn!(path = %self.path.display(), %error, "{doing} failed");
-        match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EROFS | libc::EPERM) => Fault::Aborted,
-            _ => Fault::Medium { done: u8::try_from(done / SECTOR).unwrap_or(u8::MAX) },
-        }
+        self.backend.trim(range)
     }
 }
 
-impl Drop for Image {
-    fn drop(&mut self) {
-        lock::unlock(&self.file);
+/// What a guest sees of `size` bytes at this address.
+///
+/// The serial number comes from the address alone, so that it is the same in every run, on every machine and by whatever server: Windows
+/// keys an installed disk on it.
+pub(crate) fn disk(size: u64, address: Address, access: Access) -> Disk {
+    Disk {
+        sectors: size / SECTOR as u64,
+        serial: format!("KAGERO-{:05}-{:03}", address.shelf, address.slot),
+        model: "Kagero Disk".into(),
+        trim: access == Access::ReadWrite,
     }
 }
 
-fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
-    let path = path.to_owned();
-    match error.kind() {
-        io::ErrorKind::NotFound => Error::NoImage(path),
-        io::ErrorKind::PermissionDenied => Error::Permission { path, how },
-        io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly(path),
-        _ => Error::Kernel { path, doing: "open it", source: error },
+fn raw(file: ImageFile) -> Result<Raw, Error> {
+    let size = file.size();
+    if !size.is_multiple_of(SECTOR as u64) {
+        return Err(Error::NotSectors { path: file.path().into(), size });
     }
+    Ok(Raw::new(file, size))
 }

@@ -1,4 +1,4 @@
-//! The AoE target for Linux: disk images in plain files, and the loop that serves them on any number of links.
+//! The AoE target for Linux: disk images, and the loop that serves them on any number of links.
 //!
 //! ```no_run
 //! use kagero_target::{Access, Server, Stop};
@@ -10,16 +10,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backend;
 mod error;
+mod file;
+mod format;
 mod image;
 mod lock;
+mod overlay;
+mod qcow2;
+mod raw;
 mod serve;
 mod stats;
 mod stop;
 mod thread;
 
+pub use backend::Backend;
 pub use error::Error;
+pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
+pub use overlay::{Identity, Overlay, Overlays};
 pub use serve::Server;
 pub use stats::{Counters, Stats};
 pub use stop::Stop;

@@ -13,7 +13,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use crate::{Access, Error, Image, Stats};
+use crate::{Access, Backend, Error, Image, Overlays, Stats};
 
 /// Frames taken from one link before the others get their turn. Fewer than any link has transmit buffers.
 const BATCH: usize = 64;
@@ -36,8 +36,17 @@ pub struct Server {
 /// Carries out jobs on the images.
 #[derive(Debug, Default)]
 struct Engine {
-    images: BTreeMap<Address, Image>,
+    images: BTreeMap<Address, Source>,
     stats: Arc<Stats>,
+}
+
+/// Where the bytes of an export come from.
+#[derive(Debug)]
+enum Source {
+    /// All clients share them.
+    Shared(Image),
+    /// Each client has its own.
+    Overlays(Overlays),
 }
 
 #[derive(Debug)]
@@ -59,11 +68,29 @@ impl Server {
     /// # Errors
     /// As [`Image::open`]; also when two disks have one address.
     pub fn export(&mut self, address: Address, path: &Path, access: Access) -> Result<(), Error> {
-        let image = Image::open(path, access)?;
+        self.export_image(address, Image::open(path, access)?)
+    }
+
+    /// Serves an image as the disk `address`.
+    ///
+    /// # Errors
+    /// When two disks have one address.
+    pub fn export_image(&mut self, address: Address, image: Image) -> Result<(), Error> {
         let mut export = Export::new(address, image.disk(address));
-        export.read_only = access == Access::ReadOnly;
+        export.read_only = image.access() == Access::ReadOnly;
         self.target.add(export)?;
-        self.engine.images.insert(address, image);
+        self.engine.images.insert(address, Source::Shared(image));
+        Ok(())
+    }
+
+    /// Serves a base image with overlays as the disk `address`, which every client may write to.
+    ///
+    /// # Errors
+    /// When two disks have one address.
+    pub fn export_overlays(&mut self, address: Address, overlays: Overlays) -> Result<(), Error> {
+        let disk = crate::image::disk(overlays.base().size(), address, Access::ReadWrite);
+        self.target.add(Export::new(address, disk))?;
+        self.engine.images.insert(address, Source::Overlays(overlays));
         Ok(())
     }
 
@@ -193,7 +220,7 @@ impl Engine {
         }
     }
 
-    fn image(&self, job: &Job<'_>) -> Result<&Image, Fault> {
+    fn source(&self, job: &Job<'_>) -> Result<&Source, Fault> {
         self.images.get(&job.address()).ok_or(Fault::Aborted)
     }
 
@@ -201,13 +228,33 @@ impl Engine {
         let (Operation::Read { offset, length }, Some(data)) = (job.operation, job.data(out)) else {
             return Err(Fault::Aborted);
         };
-        self.image(job)?.read(offset, data)?;
+        match self.source(job)? {
+            Source::Shared(image) => image.read(offset, data)?,
+            Source::Overlays(overlays) => overlays.read(job.client(), offset, data)?,
+        }
         self.stats.read(length);
         Ok(())
     }
 
     fn carry_out(&self, job: &Job<'_>) -> Result<(), Fault> {
-        let image = self.image(job)?;
+        // Reads and flushes make no overlay.
+        let writes = matches!(job.operation, Operation::Write { .. });
+        let overlay = match self.source(job)? {
+            Source::Shared(image) => return self.on(image.backend(), job),
+            Source::Overlays(overlays) if writes => Some(overlays.of_writer(job.client())?),
+            Source::Overlays(overlays) => overlays.of(job.client()),
+        };
+        match (overlay, self.source(job)?) {
+            (Some(overlay), _) => self.on(&*overlay, job),
+            (None, Source::Overlays(overlays)) if matches!(job.operation, Operation::Verify { .. }) => {
+                self.on(overlays.base().backend(), job)
+            }
+            // Nothing was written.
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn on(&self, image: &dyn Backend, job: &Job<'_>) -> Result<(), Fault> {
         match job.operation {
             // Needs a transmit buffer.
             Operation::Read { .. } => Err(Fault::Aborted),

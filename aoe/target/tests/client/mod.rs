@@ -94,6 +94,7 @@ impl<L: Link + AsFd> Client<L> {
         self.finish(tag).map(|_| ())
     }
 
+    #[allow(dead_code)] // Not in every test.
     pub(crate) fn carry_out(&mut self, operation: Operation, payload: Vec<u8>) -> Result<(), Outcome> {
         let tag = self.submit(operation, payload);
         self.finish(tag).map(|_| ())
