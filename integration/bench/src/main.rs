@@ -1,5 +1,6 @@
 //! Measures the AoE target beside vblade, and what the machine itself can do: `cargo xtask bench --help`.
 
+mod limits;
 mod load;
 mod null;
 mod plot;
@@ -23,6 +24,8 @@ struct Arguments {
 enum Task {
     /// vblade and `kagero serve` side by side
     Target(target::Options),
+    /// What the machine itself can do: frames through sockets, reads of files
+    Limits(limits::Options),
     /// The load generator, in a process of its own
     #[command(hide = true)]
     Load(load::Options),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     match Arguments::parse().task {
         Task::Target(options) => target::run(&options),
+        Task::Limits(options) => limits::run(&options),
         Task::Load(options) => {
             println!("{}", serde_json::to_string(&load::run(&options)?)?);
             Ok(())
