@@ -41,6 +41,22 @@ impl Kind {
     }
 }
 
+/// What the servers of a group have in common.
+pub(crate) struct Bed<'a> {
+    /// Where the load generator runs.
+    pub(crate) client: Namespace,
+    /// Where the servers run.
+    pub(crate) network: Namespace,
+    pub(crate) mtu: u32,
+    pub(crate) images: Vec<PathBuf>,
+    /// Past the page cache.
+    pub(crate) direct: bool,
+    /// Kagero's program.
+    pub(crate) kagero: &'a Path,
+    /// For what they say.
+    pub(crate) logs: &'a Path,
+}
+
 /// Started servers; they end when this is dropped.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
@@ -48,44 +64,36 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Lays a cable from `client` to `network` and serves the images there.
-    pub(crate) fn start(
-        kind: Kind,
-        client: &Namespace,
-        network: &Namespace,
-        mtu: u32,
-        images: &[PathBuf],
-        direct: bool,
-        kagero: &Path,
-        folder: &Path,
-    ) -> Result<Server> {
-        client.add_cable_to(&kind.client_interface(), network, &kind.interface(), mtu)?;
+    /// Lays a cable for it and serves the images there.
+    pub(crate) fn start(kind: Kind, bed: &Bed<'_>) -> Result<Server> {
+        bed.client.add_cable_to(&kind.client_interface(), &bed.network, &kind.interface(), bed.mtu)?;
         let start = |index: usize, program: &Path, arguments: Vec<OsString>| {
-            let mut command = network.command(program);
+            let mut command = bed.network.command(program);
             command.args(arguments);
-            Process::start(command, &folder.join(format!("{}-{index}.log", kind.name())))
+            Process::start(command, &bed.logs.join(format!("{}-{index}.log", kind.name())))
         };
+        let images = bed.images.iter().enumerate();
         let processes = match kind {
             Kind::Kagero => {
                 let mut arguments = vec!["serve".into(), "--interface".into(), kind.interface().into()];
-                arguments.extend(images.iter().enumerate().map(|(index, image)| {
+                arguments.extend(images.map(|(index, image)| {
                     let mut export = OsString::from(format!("{}=", address(index)));
                     export.push(image);
                     export
                 }));
-                vec![start(0, kagero, arguments)?]
+                vec![start(0, bed.kagero, arguments)?]
             }
             Kind::Vblade => {
                 let serve = |(index, image): (usize, &PathBuf)| {
                     let at = address(index);
                     // Room for as many requests as our largest window; its own 16 would drop some.
                     let mut arguments: Vec<OsString> = vec!["-b".into(), "64".into()];
-                    arguments.extend(direct.then(|| "-d".into()));
+                    arguments.extend(bed.direct.then(|| "-d".into()));
                     arguments.extend([at.shelf.to_string().into(), at.slot.to_string().into()]);
                     arguments.extend([kind.interface().into(), image.into()]);
                     start(index, Path::new("vblade"), arguments)
                 };
-                images.iter().enumerate().map(serve).collect::<Result<_>>()?
+                images.map(serve).collect::<Result<_>>()?
             }
             Kind::Null => {
                 let program = std::env::current_exe().context("our own program")?;

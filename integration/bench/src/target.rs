@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::load::{Outcome, Pattern};
 use crate::plot::plot;
 use crate::report::{Case, Metric, Report};
-use crate::server::{Kind, Server};
+use crate::server::{Bed, Kind, Server};
 use crate::{load_average, machine};
 
 /// Bytes of all images of a group together.
@@ -159,34 +159,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn measure(group: Group, cases: Vec<(Pattern, Case)>, options: &Options, report: &mut Report) -> Result<()> {
     let on = if group.storage == Storage::Tmpfs { Path::new("/dev/shm") } else { &options.disk };
     let folder = tempfile::Builder::new().prefix("kagero-bench-").tempdir_in(on)?;
-    let images = make_images(group, folder.path())?;
-    let (client, network) = (Namespace::new()?, Namespace::new()?);
-    let direct = group.storage == Storage::DiskDirect;
-    let mut servers = Vec::new();
-    for kind in [Kind::Vblade, Kind::Kagero, Kind::Null] {
-        if !direct || kind.has_direct() {
-            let logs = folder.path();
-            servers.push(Server::start(
-                kind,
-                &client,
-                &network,
-                group.mtu,
-                &images,
-                direct,
-                &options.kagero,
-                logs,
-            )?);
-        }
-    }
+    let bed = Bed {
+        client: Namespace::new()?,
+        network: Namespace::new()?,
+        mtu: group.mtu,
+        images: make_images(group, folder.path())?,
+        direct: group.storage == Storage::DiskDirect,
+        kagero: &options.kagero,
+        logs: folder.path(),
+    };
+    let kinds = [Kind::Vblade, Kind::Kagero, Kind::Null].into_iter();
+    let able = kinds.filter(|kind| !bed.direct || kind.has_direct());
+    let mut servers = able.map(|kind| Server::start(kind, &bed)).collect::<Result<Vec<_>>>()?;
     // Once without counting: the servers have started, and the cache is warm.
     for server in &mut servers {
-        load(group, server, &client, Pattern::Sequential, 16, 200)?;
+        load(group, server, &bed.client, Pattern::Sequential, 16, 200)?;
     }
     for (pattern, mut case) in cases {
         for _ in 0..report.rounds {
             for server in &mut servers {
                 let before = server.cpu_seconds()?;
-                let outcome = load(group, server, &client, pattern, case.window, report.milliseconds)?;
+                let outcome = load(group, server, &bed.client, pattern, case.window, report.milliseconds)?;
                 let cpu = server.cpu_seconds()? - before;
                 let metrics = case.rounds.entry(server.kind.name()).or_default();
                 for metric in Metric::ALL {
