@@ -34,6 +34,7 @@ pub(super) fn measure(options: &Options) -> Vec<Row> {
             ("recv", Receiver::Single),
             ("recvmmsg", Receiver::Batch),
             ("RX ring, TPACKET_V2", Receiver::RingV2),
+            ("RX ring, TPACKET_V2, never sleeping", Receiver::BusyRingV2),
             ("RX ring, TPACKET_V3", Receiver::RingV3),
         ];
         for (name, kind) in kinds {
@@ -43,12 +44,14 @@ pub(super) fn measure(options: &Options) -> Vec<Row> {
             };
             measures.push((format!("{name}, {length} bytes"), Box::new(measure)));
         }
-        let xdp = move |time| {
-            let mut xdp = Xdp::open("kgl1")?;
-            xdp.redirect()?;
-            receive(|| xdp.receive(), length, time)
-        };
-        measures.push((format!("AF_XDP receive, copy mode, {length} bytes"), Box::new(xdp)));
+        for (name, busy) in [("copy mode", false), ("copy mode, never sleeping", true)] {
+            let xdp = move |time| {
+                let mut xdp = Xdp::open("kgl1")?;
+                xdp.redirect()?;
+                receive(|| xdp.receive(busy), length, time)
+            };
+            measures.push((format!("AF_XDP receive, {name}, {length} bytes"), Box::new(xdp)));
+        }
     }
     rounds(measures, options)
 }

@@ -130,6 +130,8 @@ pub(super) enum Receiver {
     Single,
     Batch,
     RingV2,
+    /// Looks again and again, and never sleeps.
+    BusyRingV2,
     RingV3,
 }
 
@@ -174,7 +176,7 @@ impl PacketSocket {
         let patience = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
         set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
         let version = match kind {
-            Receiver::RingV2 => Some(libc::tpacket_versions::TPACKET_V2),
+            Receiver::RingV2 | Receiver::BusyRingV2 => Some(libc::tpacket_versions::TPACKET_V2),
             Receiver::RingV3 => Some(libc::tpacket_versions::TPACKET_V3),
             _ => None,
         };
@@ -255,7 +257,7 @@ impl PacketSocket {
                     unsafe { libc::recvmmsg(fd, messages.as_mut_ptr(), BATCH as u32, flags, null_mut()) };
                 return Ok(count.max(0) as usize);
             }
-            (Way::Receive(Receiver::RingV2), Some(ring)) => {
+            (Way::Receive(Receiver::RingV2 | Receiver::BusyRingV2), Some(ring)) => {
                 let mut count = 0;
                 while count < SLOTS {
                     let status = ring.word(self.next * SLOT);
@@ -290,7 +292,7 @@ impl PacketSocket {
             }
             _ => bail!("not a receiver"),
         };
-        if taken == 0 {
+        if taken == 0 && !matches!(self.way, Way::Receive(Receiver::BusyRingV2)) {
             wait(&self.socket)?;
         }
         Ok(taken)

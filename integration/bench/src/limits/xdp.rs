@@ -109,9 +109,21 @@ impl Xdp {
             sxdp_queue_id: 0,
             sxdp_shared_umem_fd: 0,
         };
-        // SAFETY: `to` is readable for the length given.
-        check(unsafe { libc::bind(fd, (&raw const to).cast(), size_of_val(&to) as libc::socklen_t) })
-            .context("binding an AF_XDP socket")?;
+        // The kernel lets go of an earlier socket a moment after it is closed.
+        for attempts_left in (0..50).rev() {
+            // SAFETY: `to` is readable for the length given.
+            let bound =
+                check(unsafe { libc::bind(fd, (&raw const to).cast(), size_of_val(&to) as libc::socklen_t) });
+            match bound {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempts_left > 0 => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                other => {
+                    other.context("binding an AF_XDP socket")?;
+                    break;
+                }
+            }
+        }
         // All receive buffers are the kernel's at first.
         for number in 0..ENTRIES {
             fill.memory.put(fill.entry(number, address), u64::from(number) * CHUNK as u64);
@@ -173,8 +185,8 @@ impl Xdp {
         Ok(())
     }
 
-    /// Receives what there is, waiting a moment when there is nothing; how many.
-    pub(super) fn receive(&mut self) -> Result<usize> {
+    /// Receives what there is, waiting a moment when there is nothing, unless `busy`; how many.
+    pub(super) fn receive(&mut self, busy: bool) -> Result<usize> {
         ensure!(self.link.is_some(), "nothing is redirected here");
         let (start, end) = (self.receive.consumed(), self.receive.produced());
         let mut frames = 0;
@@ -198,7 +210,7 @@ impl Xdp {
         }
         self.receive.consume(end);
         self.fill.produce(filled);
-        if frames == 0 {
+        if frames == 0 && !busy {
             wait(&self.socket)?;
         }
         Ok(frames)
