@@ -2,7 +2,7 @@
 
 use crate::child::{enter_network, new_network};
 use anyhow::{Context, Result, ensure};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -42,6 +42,19 @@ impl Namespace {
         self.ip(&format!("link add {one} mtu {mtu} type veth peer name {other} mtu {mtu}"))?;
         self.ip(&format!("link set {one} up"))?;
         self.ip(&format!("link set {other} up"))
+    }
+
+    /// As [`Self::add_cable`], with the other end in the namespace `far`.
+    ///
+    /// # Errors
+    /// Not root, or a name is taken.
+    pub fn add_cable_to(&self, near: &str, far: &Namespace, other: &str, mtu: u32) -> Result<()> {
+        let far_path = format!("/proc/{}/fd/{}", std::process::id(), far.descriptor.as_raw_fd());
+        self.ip(&format!(
+            "link add {near} mtu {mtu} type veth peer name {other} mtu {mtu} netns {far_path}"
+        ))?;
+        self.ip(&format!("link set {near} up"))?;
+        far.ip(&format!("link set {other} up"))
     }
 
     /// Runs `ip` with these words in the namespace.

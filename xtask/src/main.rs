@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help`.
 
+mod bench;
 mod demo;
 mod image;
 mod lab;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Options),
     /// A shell, or one command, in the lab's machine L1
     Lab(lab::Options),
+    /// Measures: `bench target` vblade and ours side by side, `bench limits` the machine itself; `bench target --help`
+    Bench(bench::Options),
     /// Makes guest images
     #[command(subcommand)]
     Image(image::Kind),
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::demo(&options),
         Task::Test(options) => test::test(&options),
         Task::Lab(options) => lab::lab(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Image(kind) => image::image(&kind).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
