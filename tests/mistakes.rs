@@ -209,7 +209,7 @@ fn images_that_are_none() {
         ),
         ("empty.img", "empty.img: the image is empty: `truncate -s 8G FILE` gives it a size"),
         (".", ".: a directory: give the path of the image itself"),
-        ("/dev/null", "/dev/null: neither a file nor a block device: give the path of a raw disk image"),
+        ("/dev/null", "/dev/null: neither a file nor a block device: give the path of a disk image"),
     ] {
         place.refused(place.run(&["--firmware", "bios.bin", "--disk", image]), line);
         if !image.is_empty() {
