@@ -67,7 +67,6 @@ struct Path {
     links: Vec<AnyLink>,
     ram: GuestRam,
     lines: Option<Arc<Lines>>,
-    irq: u32,
     timer: Timer,
 }
 
@@ -84,14 +83,13 @@ impl Storage {
             }
         }
         let timer = Timer::new()?;
-        let path = Path { ide: Ide::new(given), disks, links, ram, lines: None, irq: 0, timer };
+        let path = Path { ide: Ide::new(given), disks, links, ram, lines: None, timer };
         Ok(Storage { path: Mutex::new(path) })
     }
 
     /// The machine starts, or starts again: the controller is reset and drives these lines from now on.
     pub fn power_on(&self, lines: Arc<Lines>) {
         let mut path = self.lock();
-        path.irq = 0;
         path.lines = Some(lines);
         // The bus looks for the bus master's ports itself.
         let _ = path.ide.reset();
@@ -278,13 +276,9 @@ impl Path {
         moved
     }
 
-    /// Drives the interrupt lines that have changed.
-    fn settle(&mut self) {
+    /// Drives the interrupt lines, which know their last levels.
+    fn settle(&self) {
         let irq = self.ide.irq();
-        if irq == self.irq {
-            return;
-        }
-        self.irq = irq;
         if let Some(lines) = &self.lines {
             for (bit, line) in IDE_IRQS.into_iter().enumerate() {
                 lines.set(line, irq & 1 << bit != 0);
