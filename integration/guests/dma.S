@@ -3,7 +3,6 @@
 .include "firmware.inc"
 
 .set TABLE, 0x10000
-.set IDT, 0x11000
 .set READ, 0x20000
 .set WRITE, 0x30000
 
@@ -202,41 +201,4 @@ on_primary_channel:
         add     $12, %esp
         jmp     interrupted
 
-on_anything_else:
-        fail    "an interrupt or exception that nobody asked for"
-
-# Both 8259A at 20h and 28h, with only interrupt 14 let through.
-set_up_interrupts:
-        mov     $IDT, %edi
-        xor     %ecx, %ecx
-1:      mov     $on_anything_else, %eax
-        cmp     $0x2e, %ecx
-        jne     2f
-        mov     $on_primary_channel, %eax
-2:      mov     %eax, %ebx
-        and     $0xffff, %ebx
-        or      $0x00080000, %ebx
-        mov     %ebx, (%edi)
-        and     $0xffff0000, %eax
-        or      $0x8e00, %eax
-        mov     %eax, 4(%edi)
-        add     $8, %edi
-        inc     %ecx
-        cmp     $0x30, %ecx
-        jne     1b
-        lidt    idt_descriptor
-        outb    0x20, 0x11
-        outb    0x21, 0x20
-        outb    0x21, 0x04
-        outb    0x21, 0x01
-        outb    0xa0, 0x11
-        outb    0xa1, 0x28
-        outb    0xa1, 0x02
-        outb    0xa1, 0x01
-        outb    0x21, 0xfb
-        outb    0xa1, 0xbf
-        ret
-        .balign 8
-idt_descriptor:
-        .word   8 * 0x30 - 1
-        .long   IDT
+        one_interrupt 0x2e, on_primary_channel, 0xfb, 0xbf

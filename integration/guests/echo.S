@@ -1,7 +1,6 @@
 # Says what is typed: first as it looks for it, and from the first line's end on as it is told by interrupt 4. Ends with a q.
 .include "firmware.inc"
 
-.set IDT, 0x11000
 .set ENTRIES, 0x30
 
 main:
@@ -40,36 +39,4 @@ on_uart:
         add     $12, %esp
         jmp     1b
 
-on_anything_else:
-        fail    "an interrupt or exception that nobody asked for"
-
-set_up_interrupts:
-        mov     $IDT, %edi
-        xor     %ecx, %ecx
-1:      mov     $on_anything_else, %eax
-        cmp     $0x24, %ecx
-        jne     2f
-        mov     $on_uart, %eax
-2:      mov     %eax, %ebx
-        and     $0xffff, %ebx
-        or      $0x00080000, %ebx
-        mov     %ebx, (%edi)
-        and     $0xffff0000, %eax
-        or      $0x8e00, %eax
-        mov     %eax, 4(%edi)
-        add     $8, %edi
-        inc     %ecx
-        cmp     $0x30, %ecx
-        jne     1b
-        lidt    idt_descriptor
-        outb    0x20, 0x11
-        outb    0x21, 0x20
-        outb    0x21, 0x04
-        outb    0x21, 0x01
-        outb    0x21, 0xef
-        outb    0xa1, 0xff
-        ret
-        .balign 8
-idt_descriptor:
-        .word   8 * 0x30 - 1
-        .long   IDT
+        one_interrupt 0x24, on_uart, 0xef, 0xff
