@@ -50,6 +50,8 @@ pub struct PacketLink {
     interface: Interface,
     backlog: Backlog,
     held: bool,
+    /// A frame has come since the ring was last found empty.
+    busy: bool,
     counters: Counters,
 }
 
@@ -83,7 +85,7 @@ impl PacketLink {
         }
         sys::bind_packet(&socket, interface.index, AOE).map_err(kernel("bind to it"))?;
         let backlog = Backlog::new(options.transmit_slots.max(1), LONGEST);
-        Ok(PacketLink { ring, socket, interface, backlog, held: false, counters: Counters::default() })
+        Ok(PacketLink { ring, socket, interface, backlog, held: false, busy: false, counters: Counters::default() })
     }
 
     /// The interface as it was when the link was opened.
@@ -98,6 +100,16 @@ impl PacketLink {
             self.counters.overrun += u64::from(stats.tp_drops);
         }
         self.counters
+    }
+
+    /// Takes the socket's error, which keeps it ready until it was told, as when the interface goes down.
+    fn take_error(&mut self) {
+        if let Ok(Err(error)) = sockopt::socket_error(&self.socket) {
+            tracing::info!(interface = self.interface.name, %error, "link");
+            if let Ok(mtu) = self.interface.mtu_now(&self.socket) {
+                self.interface.mtu = mtu;
+            }
+        }
     }
 
     fn send(&mut self) {
@@ -127,16 +139,14 @@ impl Link for PacketLink {
             match taken {
                 Some(true) => {
                     self.counters.received += 1;
+                    self.busy = true;
                     return true;
                 }
                 Some(false) => self.counters.ignored += 1,
                 None => {
-                    // When the interface goes down the socket has an error to tell, and is ready until it was told.
-                    if let Ok(Err(error)) = sockopt::socket_error(&self.socket) {
-                        tracing::info!(interface = self.interface.name, %error, "link");
-                        if let Ok(mtu) = self.interface.mtu_now(&self.socket) {
-                            self.interface.mtu = mtu;
-                        }
+                    // Ready without a frame: there may be an error to tell. Asked only then, since it costs a system call.
+                    if !std::mem::take(&mut self.busy) {
+                        self.take_error();
                     }
                     return false;
                 }
