@@ -56,6 +56,17 @@ enum Work {
     Read(Job<'static>),
 }
 
+/// What came of looking at a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// No frame waited.
+    Nothing,
+    /// What waited, or a batch of it, is answered.
+    Answered,
+    /// Answers wait for the network.
+    Behind,
+}
+
 impl Server {
     /// A server without disks.
     #[must_use]
@@ -134,13 +145,19 @@ impl Server {
                 let Some(link) = usize::try_from(token).ok().and_then(|token| links.get_mut(token)) else {
                     continue;
                 };
-                let ahead = self.serve_batch(link);
-                if happened.intersects(EventFlags::ERR | EventFlags::HUP) && is_gone(link) {
+                let mut batch = self.serve_batch(link);
+                let mut gone = false;
+                if happened.intersects(EventFlags::ERR | EventFlags::HUP) && batch == Batch::Nothing {
+                    // A link asks for its error only when it has found no frame twice.
+                    batch = self.serve_batch(link);
+                    gone = batch == Batch::Nothing && has_error(link);
+                }
+                if gone {
                     tracing::warn!("a link is gone; its clients are not served any more");
                     epoll::delete(&poll, &*link)?;
                 } else {
                     // Who sends faster than the network takes answers waits in the receive ring.
-                    let wanted = if ahead { EventFlags::IN } else { EventFlags::OUT };
+                    let wanted = if batch == Batch::Behind { EventFlags::OUT } else { EventFlags::IN };
                     let before = happened & (EventFlags::IN | EventFlags::OUT);
                     if before != wanted {
                         epoll::modify(&poll, &*link, EventData::new_u64(token), wanted)?;
@@ -158,23 +175,29 @@ impl Server {
         }
     }
 
-    /// Answers what waits on a link, up to a batch. False when answers wait for the network.
-    fn serve_batch(&mut self, link: &mut impl Link) -> bool {
+    /// Answers what waits on a link, up to a batch.
+    fn serve_batch(&mut self, link: &mut impl Link) -> Batch {
         let port = port(link);
         if !link.flush() {
-            return false;
+            return Batch::Behind;
         }
         link.hold();
+        let mut frames = 0;
         for _ in 0..BATCH {
             let Server { target, engine, work } = self;
             if !link.receive(|frame| engine.take(target, &port, frame, work)) {
                 break;
             }
+            frames += 1;
             for work in work.drain(..) {
                 engine.send(target, &port, work, link);
             }
         }
-        link.flush()
+        match (link.flush(), frames) {
+            (false, _) => Batch::Behind,
+            (true, 0) => Batch::Nothing,
+            (true, _) => Batch::Answered,
+        }
     }
 }
 
@@ -277,8 +300,8 @@ fn port(link: &impl Link) -> Port {
     Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT }
 }
 
-/// Whether a link that has an error still has it after it was told. A tap whose interface was deleted does.
-fn is_gone(link: &impl AsFd) -> bool {
+/// Whether a link has an error. A tap whose interface was deleted still has it after it was told, an interface that is down has not.
+fn has_error(link: &impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut polled = [PollFd::new(link, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
