@@ -45,7 +45,7 @@ pub(crate) fn open(config: &RunConfig) -> Result<Opened, Error> {
     let mut links = Vec::new();
     let mut disks = Vec::new();
     let mut by_interface = BTreeMap::new();
-    let mut server = Server::new();
+    let server = Server::new();
     let mut built_in = None;
     for disk in &config.disks {
         let (link, target) = match &disk.source {

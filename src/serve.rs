@@ -24,7 +24,7 @@ fn say(line: fmt::Arguments<'_>) {
 pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     // The interface first: nothing is locked or made for one that is not there.
     let mut link = kagero_link::open(&config.interface)?;
-    let mut server = Server::new();
+    let server = Server::new();
     for export in &config.exports {
         let unwritten = export.read_only || export.overlay.is_some();
         let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
@@ -46,13 +46,13 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
             (None, true) => ", read-only".into(),
             (None, false) => String::new(),
         };
-        let bytes = grouped(disk.disk().sectors.saturating_mul(512));
+        let bytes = grouped(disk.disk.sectors.saturating_mul(512));
         say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image.display()));
     }
     say(format_args!("serving on {}, MTU {}", config.interface, link.mtu()));
 
     server.serve(std::slice::from_mut(&mut link), &stop.fd()).context("waiting for frames")?;
-    let done = server.stats().counters();
+    let done = server.counters();
     tracing::info!(
         frames = done.frames,
         bytes_read = done.bytes_read,

@@ -47,6 +47,12 @@ impl Answer {
         failed || self.header.error.is_some()
     }
 
+    /// As [`Target::encode`](super::Target::encode), for an answer that needs nothing of the disk: one to a [`Job`](super::Job).
+    pub fn encode_finished(&self, out: &mut [u8]) -> Option<usize> {
+        let Body::Ata { registers, data } = self.body else { return None };
+        wire::encode(out, &self.header, |out| Some(registers.encode(out)? + data))
+    }
+
     pub(super) fn encode(&self, export: &Export, port: &Port, out: &mut [u8]) -> Option<usize> {
         let settings = &export.settings;
         wire::encode(out, &self.header, |out| match self.body {

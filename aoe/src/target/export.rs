@@ -56,6 +56,11 @@ impl Export {
         Export { address, drive, read_only: false, settings: Settings::default() }
     }
 
+    /// Another size, in sectors. Who uses the disk learns it when it next identifies it; what it has set stays.
+    pub fn resize(&mut self, sectors: u64) {
+        self.drive.resize(sectors);
+    }
+
     /// Its size and what it calls itself.
     #[must_use]
     pub fn disk(&self) -> &Disk {

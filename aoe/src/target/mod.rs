@@ -40,7 +40,7 @@ mod lists;
 
 pub use answer::Answer;
 pub use export::{Export, Settings};
-pub use job::{Fault, Job, Operation, Range, Ranges, Step};
+pub use job::{Fault, Job, Operation, Pending, Range, Ranges, Step};
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -107,6 +107,12 @@ impl Target {
         }
     }
 
+    /// Serves the disk at this address no longer; it is returned.
+    pub fn remove(&mut self, address: Address) -> Option<Export> {
+        let place = self.find(address).ok()?;
+        Some(self.exports.remove(place))
+    }
+
     /// The disks, in the order of their addresses.
     #[must_use]
     pub fn exports(&self) -> &[Export] {
@@ -164,7 +170,7 @@ impl Target {
         })
     }
 
-    /// Writes an answer as a frame into `out` and returns its length. The data of a read must be there already: see [`Job::data`].
+    /// Writes an answer as a frame into `out` and returns its length. The data of a read must be there already: see [`Pending::data`].
     ///
     /// `None` when `out` is too short (a buffer for the port's MTU never is) or the disk is no longer served.
     pub fn encode(&self, port: &Port, answer: &Answer, out: &mut [u8]) -> Option<usize> {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kagero_aoe::target::AddressTaken;
+use kagero_aoe::wire::Address;
 
 use crate::Format;
 
@@ -154,6 +155,15 @@ pub enum Error {
     /// Two disks can't have one address.
     #[error(transparent)]
     Address(#[from] AddressTaken),
+    /// There is no such disk to remove or to change.
+    #[error("no disk {0} is served: `kagero target list` shows those that are")]
+    NoExport(Address),
+    /// A disk was removed while its requests didn't end.
+    #[error("disk {0} is not served any more, but its last requests still wait for its storage: look there")]
+    StillBusy(Address),
+    /// A disk was removed, and the last flush failed.
+    #[error("disk {0} is not served any more, but what was written may be lost: its last flush failed")]
+    NotFlushed(Address),
     /// Any other refusal by the kernel.
     #[error("disk image {path}: cannot {doing}: {source}")]
     Kernel {

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use kagero_aoe::link::Link;
-use kagero_aoe::target::{Answer, Export, Fault, Job, Operation, Port, Step, Target};
+use kagero_aoe::target::{Answer, Fault, Job, Operation, Port, Step};
 use kagero_aoe::wire::{Address, MacAddress};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use crate::{Access, Backend, Error, Image, Overlays, Stats};
+use crate::server::{Served, Source};
+use crate::{Backend, Server};
 
 /// Frames taken from one link before the others get their turn. Fewer than any link has transmit buffers.
 const BATCH: usize = 64;
@@ -24,31 +24,6 @@ const BUFFER_COUNT: u16 = 64;
 /// The epoll token of the stop event; links are counted from 0.
 const STOP: u64 = u64::MAX;
 
-/// An AoE target for any number of disks on any number of links.
-#[derive(Debug, Default)]
-pub struct Server {
-    target: Target,
-    engine: Engine,
-    /// What came of a received frame and is still to be sent; one item but for broadcasts.
-    work: Vec<Work>,
-}
-
-/// Carries out jobs on the images.
-#[derive(Debug, Default)]
-struct Engine {
-    images: BTreeMap<Address, Source>,
-    stats: Arc<Stats>,
-}
-
-/// Where the bytes of an export come from.
-#[derive(Debug)]
-enum Source {
-    /// All clients share them.
-    Shared(Image),
-    /// Each client has its own.
-    Overlays(Overlays),
-}
-
 #[derive(Debug)]
 enum Work {
     Send(Answer),
@@ -57,60 +32,11 @@ enum Work {
 }
 
 impl Server {
-    /// A server without disks.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Serves the image at `path` as the disk `address`.
-    ///
-    /// # Errors
-    /// As [`Image::open`]; also when two disks have one address.
-    pub fn export(&mut self, address: Address, path: &Path, access: Access) -> Result<(), Error> {
-        self.export_image(address, Image::open(path, access)?)
-    }
-
-    /// Serves an image as the disk `address`.
-    ///
-    /// # Errors
-    /// When two disks have one address.
-    pub fn export_image(&mut self, address: Address, image: Image) -> Result<(), Error> {
-        let mut export = Export::new(address, image.disk(address));
-        export.read_only = image.access() == Access::ReadOnly;
-        self.target.add(export)?;
-        self.engine.images.insert(address, Source::Shared(image));
-        Ok(())
-    }
-
-    /// Serves a base image with overlays as the disk `address`, which every client may write to.
-    ///
-    /// # Errors
-    /// When two disks have one address.
-    pub fn export_overlays(&mut self, address: Address, overlays: Overlays) -> Result<(), Error> {
-        let disk = crate::image::disk(overlays.base().size(), address, Access::ReadWrite);
-        self.target.add(Export::new(address, disk))?;
-        self.engine.images.insert(address, Source::Overlays(overlays));
-        Ok(())
-    }
-
-    /// The disks.
-    #[must_use]
-    pub fn exports(&self) -> &[Export] {
-        self.target.exports()
-    }
-
-    /// What it does, to be read while it serves.
-    #[must_use]
-    pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.engine.stats)
-    }
-
     /// Serves until `stop` is readable. Interfaces may go down and come up again, and frames may find no way out: it goes on.
     ///
     /// # Errors
     /// Only when the kernel refuses to wait for events.
-    pub fn serve<L: Link + AsFd>(&mut self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
+    pub fn serve<L: Link + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&poll, stop, EventData::new_u64(STOP), EventFlags::IN)?;
         for (token, link) in (0..).zip(links.iter()) {
@@ -120,6 +46,8 @@ impl Server {
             self.announce(link);
         }
         let mut events = Vec::with_capacity(16);
+        // What came of a received frame and is still to be sent; one item but for broadcasts.
+        let mut work = Vec::new();
         loop {
             events.clear();
             match epoll::wait(&poll, spare_capacity(&mut events), None) {
@@ -134,7 +62,7 @@ impl Server {
                 let Some(link) = usize::try_from(token).ok().and_then(|token| links.get_mut(token)) else {
                     continue;
                 };
-                let ahead = self.serve_batch(link);
+                let ahead = self.serve_batch(link, &mut work);
                 if happened.intersects(EventFlags::ERR | EventFlags::HUP) && is_gone(link) {
                     tracing::warn!("a link is gone; its clients are not served any more");
                     epoll::delete(&poll, &*link)?;
@@ -153,36 +81,35 @@ impl Server {
     /// Tells everyone on a link that we are there, so that who waits for us after a restart need not wait longer.
     fn announce(&self, link: &mut impl Link) {
         let port = port(link);
-        for answer in self.target.announcements(&port) {
-            link.transmit(|out| self.target.encode(&port, &answer, out));
+        let target = self.target();
+        for answer in target.announcements(&port) {
+            link.transmit(|out| target.encode(&port, &answer, out));
         }
     }
 
     /// Answers what waits on a link, up to a batch. False when answers wait for the network.
-    fn serve_batch(&mut self, link: &mut impl Link) -> bool {
+    fn serve_batch(&self, link: &mut impl Link, work: &mut Vec<Work>) -> bool {
         let port = port(link);
         if !link.flush() {
             return false;
         }
         link.hold();
+        let served = self.served();
         for _ in 0..BATCH {
-            let Server { target, engine, work } = self;
-            if !link.receive(|frame| engine.take(target, &port, frame, work)) {
+            if !link.receive(|frame| self.take(&served, &port, frame, work)) {
                 break;
             }
             for work in work.drain(..) {
-                engine.send(target, &port, work, link);
+                self.send(&served, &port, work, link);
             }
         }
         link.flush()
     }
-}
 
-impl Engine {
     /// Does all that a received frame asks for, except to read.
-    fn take(&self, target: &mut Target, port: &Port, frame: &[u8], work: &mut Vec<Work>) {
+    fn take(&self, served: &Disks, port: &Port, frame: &[u8], work: &mut Vec<Work>) {
         self.stats.frame();
-        target.handle_frame(port, frame, |_, step| {
+        self.target().handle_frame(port, frame, |_, step| {
             work.push(match step {
                 Step::Answer(answer) => Work::Send(answer),
                 Step::Job(job) => match job.operation {
@@ -191,7 +118,7 @@ impl Engine {
                         Err(job) => Work::Send(job.finish(Err(Fault::Aborted))),
                     },
                     _ => {
-                        let result = self.carry_out(&job);
+                        let result = find(served, &job).and_then(|disk| disk.carry_out(&job));
                         Work::Send(job.finish(result))
                     }
                 },
@@ -200,35 +127,41 @@ impl Engine {
     }
 
     /// Sends an answer; reads into it first where that is to be done.
-    fn send(&self, target: &Target, port: &Port, work: Work, link: &mut impl Link) {
+    fn send(&self, served: &Disks, port: &Port, work: Work, link: &mut impl Link) {
         let mut work = Some(work);
-        let fill = |out: &mut [u8]| {
-            let answer = match work.take()? {
-                Work::Send(answer) => answer,
-                Work::Read(job) => {
-                    let result = self.read(&job, out);
-                    job.finish(result)
+        let fill = |out: &mut [u8]| match work.take()? {
+            Work::Send(answer) => {
+                if answer.is_error() {
+                    self.stats.error();
                 }
-            };
-            if answer.is_error() {
-                self.stats.error();
+                self.target().encode(port, &answer, out)
             }
-            target.encode(port, &answer, out)
+            Work::Read(job) => {
+                let result = find(served, &job).and_then(|disk| disk.read(&job, out));
+                if result.is_err() {
+                    self.stats.error();
+                }
+                job.finish(result).encode_finished(out)
+            }
         };
         if !link.transmit(fill) {
             self.stats.unsent();
         }
     }
+}
 
-    fn source(&self, job: &Job<'_>) -> Result<&Source, Fault> {
-        self.images.get(&job.address()).ok_or(Fault::Aborted)
-    }
+type Disks = BTreeMap<Address, Arc<Served>>;
 
+fn find<'s>(served: &'s Disks, job: &Job<'_>) -> Result<&'s Served, Fault> {
+    served.get(&job.address()).map(|served| &**served).ok_or(Fault::Aborted)
+}
+
+impl Served {
     fn read(&self, job: &Job<'_>, out: &mut [u8]) -> Result<(), Fault> {
         let (Operation::Read { offset, length }, Some(data)) = (job.operation, job.data(out)) else {
             return Err(Fault::Aborted);
         };
-        match self.source(job)? {
+        match &self.source {
             Source::Shared(image) => image.read(offset, data)?,
             Source::Overlays(overlays) => overlays.read(job.client(), offset, data)?,
         }
@@ -239,18 +172,17 @@ impl Engine {
     fn carry_out(&self, job: &Job<'_>) -> Result<(), Fault> {
         // Reads and flushes make no overlay.
         let writes = matches!(job.operation, Operation::Write { .. });
-        let overlay = match self.source(job)? {
-            Source::Shared(image) => return self.on(image.backend(), job),
-            Source::Overlays(overlays) if writes => Some(overlays.of_writer(job.client())?),
-            Source::Overlays(overlays) => overlays.of(job.client()),
-        };
-        match (overlay, self.source(job)?) {
-            (Some(overlay), _) => self.on(&*overlay, job),
-            (None, Source::Overlays(overlays)) if matches!(job.operation, Operation::Verify { .. }) => {
-                self.on(overlays.base().backend(), job)
-            }
-            // Nothing was written.
-            (None, _) => Ok(()),
+        match &self.source {
+            Source::Shared(image) => self.on(image.backend(), job),
+            Source::Overlays(overlays) if writes => self.on(&*overlays.of_writer(job.client())?, job),
+            Source::Overlays(overlays) => match overlays.of(job.client()) {
+                Some(overlay) => self.on(&*overlay, job),
+                None if matches!(job.operation, Operation::Verify { .. }) => {
+                    self.on(overlays.base().backend(), job)
+                }
+                // Nothing was written.
+                None => Ok(()),
+            },
         }
     }
 

@@ -46,7 +46,7 @@ fn refusal(path: &Path, format: Option<Format>) -> String {
 /// The whole disk, through a target and a link.
 fn served(path: &Path, format: Format) -> Vec<u8> {
     let address = Address { shelf: 7, slot: 1 };
-    let mut server = Server::new();
+    let server = Server::new();
     let image = Image::open_as(path, Access::ReadOnly, Some(format)).unwrap_or_else(|e| panic!("{e}"));
     server.export_image(address, image).unwrap();
     let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();

@@ -36,7 +36,7 @@ impl Files {
 
     /// A server of one disk.
     fn server(&self, access: Access) -> Server {
-        let mut server = Server::new();
+        let server = Server::new();
         server.export(DISK, &self.image("disk.img"), access).unwrap();
         server
     }
@@ -208,7 +208,7 @@ fn a_failing_image_is_the_clients_error_and_the_server_lives() {
 fn three_hundred_disks_answer_one_broadcast() {
     with_cable(|| {
         let files = Files::new();
-        let mut server = Server::new();
+        let server = Server::new();
         let path = files.image("shared.img");
         for i in 0..300u16 {
             let address = Address { shelf: i / 250, slot: (i % 250) as u8 };
