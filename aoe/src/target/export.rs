@@ -6,7 +6,9 @@ use kagero_devices::ata::Drive;
 use kagero_devices::ata::identify::Position;
 use kagero_devices::storage::Disk;
 
-use crate::wire::{Address, MacAddress};
+use super::answer::Body;
+use super::{Answer, Port};
+use crate::wire::{Address, Command, ConfigCommand, Header, MacAddress};
 
 /// One disk that is served.
 #[derive(Clone, Debug)]
@@ -59,6 +61,13 @@ impl Export {
     /// Another size, in sectors. Who uses the disk learns it when it next identifies it; what it has set stays.
     pub fn resize(&mut self, sectors: u64) {
         self.drive.resize(sectors);
+    }
+
+    /// The answer to a question that nobody asked: see [`Target::announcements`](super::Target::announcements).
+    #[must_use]
+    pub fn announcement(&self, port: &Port) -> Answer {
+        let query = Header::request(MacAddress::BROADCAST, port.mac, self.address, Command::Config, 0);
+        Answer { header: query.answer(port.mac, self.address), body: Body::Config(ConfigCommand::Read) }
     }
 
     /// Its size and what it calls itself.

@@ -45,7 +45,7 @@ pub use job::{Fault, Job, Operation, Pending, Range, Ranges, Step};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::wire::{self, Address, Command, ConfigCommand, ErrorCode, Frame, Header, MacAddress};
+use crate::wire::{self, Address, Command, ErrorCode, Frame, Header, MacAddress};
 use answer::Body;
 
 /// The link on which a request came and its answer goes.
@@ -163,11 +163,7 @@ impl Target {
     /// For each disk the answer that nobody asked for, to all stations: a target sends it when it starts, so that clients who wait for it
     /// need not ask again (the Linux driver and vblade know the custom).
     pub fn announcements(&self, port: &Port) -> impl Iterator<Item = Answer> {
-        let mac = port.mac;
-        self.exports.iter().map(move |export| {
-            let query = Header::request(MacAddress::BROADCAST, mac, export.address, Command::Config, 0);
-            Answer { header: query.answer(mac, export.address), body: Body::Config(ConfigCommand::Read) }
-        })
+        self.exports.iter().map(|export| export.announcement(port))
     }
 
     /// Writes an answer as a frame into `out` and returns its length. The data of a read must be there already: see [`Pending::data`].

@@ -152,6 +152,14 @@ pub enum Error {
         /// Its backing file.
         backing: PathBuf,
     },
+    /// The image can't be used past the page cache.
+    #[error("disk image {path} can't be direct: {why}; leave `direct` out")]
+    NotDirect {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// Two disks can't have one address.
     #[error(transparent)]
     Address(#[from] AddressTaken),

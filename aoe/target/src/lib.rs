@@ -11,12 +11,15 @@
 //! ```
 
 mod backend;
+mod batch;
+mod engine;
 mod error;
 mod file;
 mod format;
 mod image;
 mod lock;
 mod overlay;
+mod place;
 mod qcow2;
 mod raw;
 mod serve;
@@ -30,6 +33,7 @@ pub use error::Error;
 pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
 pub use overlay::{Identity, Overlay, Overlays};
+pub use place::Place;
 pub use server::{Server, Status};
 pub use stats::Counters;
 pub use stop::Stop;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
-use kagero_aoe::target::{Export, Settings, Target};
-use kagero_aoe::wire::Address;
+use kagero_aoe::target::{Export, Fault, Settings, Target};
+use kagero_aoe::wire::{Address, MacAddress};
 use kagero_devices::storage::Disk;
 
+use crate::engine::{Letter, Mailbox, Workers};
 use crate::stats::Stats;
-use crate::{Access, Counters, Error, Image, Overlays};
+use crate::{Access, Backend, Counters, Error, Image, Overlays, Place};
 
 /// How long the requests that a removed disk still has under way may take.
 const LAST_REQUESTS: Duration = Duration::from_secs(60);
@@ -26,6 +27,9 @@ pub struct Server {
     target: Mutex<Target>,
     /// What belongs to no disk, and what was done for disks that were removed.
     pub(crate) stats: Stats,
+    pub(crate) workers: Workers,
+    /// Of the threads that serve.
+    mailboxes: Mutex<Vec<Weak<Mailbox>>>,
 }
 
 /// One disk: its bytes, and what was done with them.
@@ -42,6 +46,62 @@ pub(crate) enum Source {
     Shared(Image),
     /// Each client has its own.
     Overlays(Overlays),
+}
+
+impl Source {
+    /// What a client reads from.
+    pub(crate) fn reader<T>(&self, client: MacAddress, act: impl FnOnce(&dyn Backend) -> T) -> T {
+        match self {
+            Source::Shared(image) => act(image.backend()),
+            Source::Overlays(overlays) => match overlays.of(client) {
+                Some(overlay) => act(&*overlay),
+                None => act(overlays.base().backend()),
+            },
+        }
+    }
+
+    /// Where bytes that a client reads lie as they are, if they do.
+    pub(crate) fn place_to_read(&self, client: MacAddress, offset: u64, length: usize) -> Option<Place> {
+        self.reader(client, |image| image.place_to_read(offset, length))
+    }
+
+    /// Where a client's data may be written as it is, if it may.
+    pub(crate) fn place_to_write(&self, client: MacAddress, offset: u64, data: &[u8]) -> Option<Place> {
+        match self {
+            Source::Shared(image) => image.backend().place_to_write(offset, data),
+            Source::Overlays(overlays) => overlays.of(client)?.place_to_write(offset, data),
+        }
+    }
+
+    /// What a client writes to; made if it is its first write.
+    ///
+    /// # Errors
+    /// Of `act`, or when there is no room for one more overlay.
+    pub(crate) fn writer(
+        &self,
+        client: MacAddress,
+        act: impl FnOnce(&dyn Backend) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match self {
+            Source::Shared(image) => act(image.backend()),
+            Source::Overlays(overlays) => act(&*overlays.of_writer(client)?),
+        }
+    }
+
+    /// What a client has written to before, if anything: nothing else is flushed or trimmed, least of all a base.
+    ///
+    /// # Errors
+    /// Of `act`.
+    pub(crate) fn written(
+        &self,
+        client: MacAddress,
+        act: impl FnOnce(&dyn Backend) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match self {
+            Source::Shared(image) => act(image.backend()),
+            Source::Overlays(overlays) => overlays.of(client).map_or(Ok(()), |overlay| act(&*overlay)),
+        }
+    }
 }
 
 /// One disk as it is now.
@@ -98,7 +158,27 @@ impl Server {
         let address = export.address;
         self.target().add(export)?;
         served.insert(address, Arc::new(Served { source, stats: Stats::default() }));
+        drop(served);
+        self.announce(address);
         Ok(())
+    }
+
+    /// Tells all stations of a disk that is new or has changed, so that who waits for it need not wait longer.
+    pub(crate) fn announce(&self, address: Address) {
+        for mailbox in self.mailboxes().iter().filter_map(Weak::upgrade) {
+            mailbox.post(Letter::Announce(address));
+        }
+    }
+
+    /// Adds the mailbox of a thread that serves, for as long as it is kept.
+    pub(crate) fn register(&self, mailbox: &Arc<Mailbox>) {
+        let mut mailboxes = self.mailboxes();
+        mailboxes.retain(|other| other.strong_count() > 0);
+        mailboxes.push(Arc::downgrade(mailbox));
+    }
+
+    fn mailboxes(&self) -> MutexGuard<'_, Vec<Weak<Mailbox>>> {
+        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves the disk `address` no longer. Requests that it has under way are finished, what was written is flushed, and the image is free for
