@@ -28,7 +28,8 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     for export in &config.exports {
         let unwritten = export.read_only || export.overlay.is_some();
         let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
-        let image = Image::open_as(&export.image, access, export.format)?;
+        let open = if export.direct { Image::open_direct } else { Image::open_as };
+        let image = open(&export.image, access, export.format)?;
         match &export.overlay {
             None => server.export_image(export.address, image)?,
             Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,

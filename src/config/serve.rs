@@ -33,6 +33,8 @@ pub struct Export {
     pub image: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether it is read and written past the page cache.
+    pub direct: bool,
     /// Where each client's writes go, to an overlay of its own, instead of to the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay: Option<PathBuf>,
@@ -52,11 +54,10 @@ pub struct DiscoverConfig {
     pub json: bool,
 }
 
-const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];
+const PARTS: [&str; 6] = ["address", "image", "read-only", "direct", "format", "overlay"];
 
 impl Keyed for Export {
-    const EXPECTING: &'static str =
-        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay";
+    const EXPECTING: &'static str = "an export, as \"7.1=debian.img\", or a table with address, image, read-only, direct, format, overlay";
 
     /// With an address that can't be given.
     fn empty() -> Self {
@@ -64,6 +65,7 @@ impl Keyed for Export {
             address: Address::BROADCAST,
             image: PathBuf::new(),
             read_only: false,
+            direct: false,
             overlay: None,
             format: None,
         }
@@ -79,7 +81,10 @@ impl Keyed for Export {
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 None if option == "read-only" => export.read_only = true,
-                Some((key @ ("read-only" | "format" | "overlay"), value)) => export.set(key, value)?,
+                None if option == "direct" => export.direct = true,
+                Some((key @ ("read-only" | "direct" | "format" | "overlay"), value)) => {
+                    export.set(key, value)?
+                }
                 _ => break,
             }
             rest = before;
@@ -93,6 +98,7 @@ impl Keyed for Export {
             "address" => self.address = units::address(value)?,
             "image" => self.image = value.into(),
             "read-only" => self.read_only = truth(key, value)?,
+            "direct" => self.direct = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
             _ => return Err(keyed::unknown_part(key, &PARTS)),
@@ -149,6 +155,9 @@ mod tests {
         let export: Export = "7.1=a,b.qcow2,format=qcow2,read-only".parse().unwrap();
         assert_eq!((export.image, export.format), (PathBuf::from("a,b.qcow2"), Some(Format::Qcow2)));
         assert!(export.read_only);
+
+        let export: Export = "7.1=a.img,direct".parse().unwrap();
+        assert!(export.direct && !export.read_only);
 
         let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
         assert_eq!((export.image, export.overlay), ("a.img".into(), Some("some/where".into())));

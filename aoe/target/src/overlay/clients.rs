@@ -8,7 +8,7 @@ use kagero_aoe::target::Fault;
 use kagero_aoe::wire::MacAddress;
 
 use super::{Identity, Overlay};
-use crate::{Backend, Error, Image};
+use crate::{Error, Image};
 
 /// Station addresses cost a forger nothing, files and descriptors cost us something.
 const MOST_CLIENTS: usize = 4_096;
