@@ -136,7 +136,9 @@ fn held_frames_go_out_together_and_the_ring_goes_round() {
 fn a_full_ring_counts_what_it_lost() {
     with_cable(|| {
         let mut a = open("kgv0");
-        let mut b = PacketLink::open("kgv1", Options { receive_slots: 10, transmit_slots: 1, promiscuous: false }).unwrap();
+        let mut b =
+            PacketLink::open("kgv1", Options { receive_slots: 10, transmit_slots: 1, promiscuous: false })
+                .unwrap();
         let sent = frame(b.mac(), a.mac(), AOE, &[1; 500]);
         for _ in 0..100 {
             send(&mut a, &sent);

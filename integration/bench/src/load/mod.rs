@@ -1,31 +1,38 @@
 //! The load generator: reads with a fixed window over a packet ring. It checks each answer's tag, status and length, and gives a frame
 //! that stays unanswered up for lost, which is counted; nothing cleverer, so that it costs little.
+//!
+//! It is a process that lives as long as the server it reads from. Each line of its standard input asks for one [`Slice`]; each line
+//! of its standard output is that slice's [`Outcome`].
+
+mod generator;
+mod streams;
+
+pub(crate) use generator::{Generator, Shape};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use kagero_aoe::link::Link;
-use kagero_aoe::wire::{
-    Address, Ata, Command, Config, Frame, Header, MacAddress, SECTOR, encode, sectors_for_mtu,
-};
+use kagero_aoe::wire::{Ata, Command, Frame, Header, SECTOR, encode, sectors_for_mtu};
 use kagero_link::{PacketLink, packet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use crate::sample::percentile;
+use streams::Streams;
+pub(crate) use streams::address;
 
 /// READ SECTORS EXT.
 const READ_EXT: u8 = 0x24;
 /// ERR, DRQ, DF and BSY (the Linux driver fails a command on these).
 const FAILED: u8 = 0xA9;
 /// Sectors of a random read: 4 KiB.
-const RANDOM_SECTORS: u64 = 8;
+pub(crate) const RANDOM_SECTORS: u64 = 8;
 /// A frame without an answer for so long is lost.
 const LOST: Duration = Duration::from_millis(200);
-/// How long a server has to answer for the first time.
-const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Pattern {
     /// As many sectors as a frame takes, one after the other
     Sequential,
@@ -52,13 +59,21 @@ pub(crate) struct Options {
     /// The size of each
     #[arg(long)]
     sectors: u64,
-    /// Frames outstanding, over all disks
-    #[arg(long)]
-    window: usize,
-    #[arg(long)]
-    pattern: Pattern,
-    #[arg(long)]
-    milliseconds: u64,
+    /// Play so many clients, each with an address of its own
+    #[arg(long, default_value_t = 1)]
+    stations: usize,
+    /// Every second client first writes so many frames, spread over the disk
+    #[arg(long, default_value_t = 0)]
+    writes: u64,
+}
+
+/// What one measurement is of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Slice {
+    pub(crate) pattern: Pattern,
+    /// Frames outstanding, over all disks and clients.
+    pub(crate) window: usize,
+    pub(crate) milliseconds: u64,
 }
 
 /// What came of it.
@@ -74,11 +89,6 @@ pub(crate) struct Outcome {
     pub(crate) lost: u64,
 }
 
-/// The address of the disk of this number.
-pub(crate) fn address(index: usize) -> Address {
-    Address { shelf: 7, slot: index as u8 }
-}
-
 /// A frame on its way.
 #[derive(Clone, Copy)]
 struct Flight {
@@ -91,7 +101,7 @@ struct Flight {
 /// A read that takes one or more frames.
 #[derive(Clone, Copy)]
 struct Operation {
-    export: usize,
+    stream: usize,
     next: u64,
     unsent: u64,
     unanswered: u64,
@@ -99,131 +109,115 @@ struct Operation {
 }
 
 struct Load {
-    options: Options,
     link: PacketLink,
-    /// Where each disk is, and how far the sequential read of it has come.
-    disks: Vec<(MacAddress, u64)>,
+    streams: Streams,
     per_frame: u64,
-    flights: Vec<Option<Flight>>,
-    operations: Vec<Operation>,
-    current: Option<usize>,
-    free: Vec<usize>,
-    turn: usize,
-    random: u64,
     tag: u32,
-    outcome: Outcome,
     latencies: Vec<u64>,
 }
 
-/// Reads for as long as was asked.
-pub(crate) fn run(options: &Options) -> Result<Outcome> {
-    ensure!(options.window > 0 && options.window <= 256, "a window is of 1 to 256 frames");
+/// One slice under way.
+struct Reading<'a> {
+    load: &'a mut Load,
+    pattern: Pattern,
+    flights: Vec<Option<Flight>>,
+    vacant: Vec<usize>,
+    operations: Vec<Operation>,
+    /// The operation that has frames to send yet.
+    current: Option<usize>,
+    free: Vec<usize>,
+    outcome: Outcome,
+}
+
+/// Reads slices until standard input ends.
+pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.exports > 0 && options.exports <= 255, "there are 1 to 255 disks");
-    let link = PacketLink::open(&options.interface, packet::Options::default())?;
+    ensure!(options.stations > 0 && options.stations <= 255, "there are 1 to 255 clients");
+    let promiscuous = options.stations > 1;
+    let link =
+        PacketLink::open(&options.interface, packet::Options { promiscuous, ..packet::Options::default() })?;
     let per_frame = sectors_for_mtu(link.mtu()) as u64;
     ensure!(options.sectors > RANDOM_SECTORS.max(per_frame), "the disks are too small");
-    let mut load = Load {
-        link,
-        disks: Vec::new(),
-        per_frame,
-        flights: vec![None; options.window],
-        operations: Vec::new(),
-        current: None,
-        free: Vec::new(),
-        turn: 0,
-        random: 0x9E37_79B9_7F4A_7C15,
-        tag: 0,
-        outcome: Outcome::default(),
-        latencies: Vec::with_capacity(1 << 20),
-        options: options.clone(),
-    };
+    let streams = Streams::new(link.mac(), options.exports, options.stations, options.sectors);
+    let mut load = Load { link, streams, per_frame, tag: 0, latencies: Vec::with_capacity(1 << 18) };
     load.find_disks()?;
-    load.read()?;
-    Ok(load.outcome)
+    load.write_some(options.writes)?;
+    for line in std::io::stdin().lock().lines() {
+        let outcome = load.read(serde_json::from_str(&line?)?)?;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
+        out.flush()?;
+    }
+    Ok(())
 }
 
 impl Load {
-    fn find_disks(&mut self) -> Result<()> {
-        let source = MacAddress(self.link.mac());
-        let deadline = Instant::now() + FIRST_ANSWER;
-        for index in 0..self.options.exports {
-            let wanted = address(index);
-            let mut found = None;
-            while found.is_none() {
-                ensure!(Instant::now() < deadline, "no answer from {wanted}");
-                let header = Header::request(source, MacAddress::BROADCAST, wanted, Command::Config, 1);
-                self.link.transmit(|out| encode(out, &header, |out| Config::query().encode(out)));
-                wait(&self.link, Duration::from_millis(50))?;
-                while self.link.receive(|frame| {
-                    if let Ok(Frame { header, .. }) = Frame::parse(frame)
-                        && header.response
-                        && header.address == wanted
-                    {
-                        found = Some(header.source);
-                    }
-                }) {}
-            }
-            self.disks.extend(found.map(|mac| (mac, 0)));
-        }
-        Ok(())
+    fn read(&mut self, slice: Slice) -> Result<Outcome> {
+        ensure!(slice.window > 0 && slice.window <= 256, "a window is of 1 to 256 frames");
+        self.latencies.clear();
+        let mut reading = Reading {
+            pattern: slice.pattern,
+            flights: vec![None; slice.window],
+            vacant: (0..slice.window).collect(),
+            operations: Vec::new(),
+            current: None,
+            free: Vec::new(),
+            outcome: Outcome::default(),
+            load: self,
+        };
+        reading.run(Duration::from_millis(slice.milliseconds))?;
+        let mut outcome = reading.outcome;
+        outcome.p50 = percentile(&mut self.latencies, 0.5);
+        outcome.p99 = percentile(&mut self.latencies, 0.99);
+        Ok(outcome)
     }
 
-    fn read(&mut self) -> Result<()> {
+    /// A tag whose low byte is the slot; the rest tells a late answer from the present one. Bit 31 stays clear.
+    fn next_tag(&mut self, slot: usize) -> u32 {
+        self.tag = (self.tag + 0x100) & 0x7FFF_FF00;
+        self.tag | slot as u32
+    }
+}
+
+impl Reading<'_> {
+    /// Sends until the time is over, then waits for what is outstanding, so that the server is idle when its rival's turn comes.
+    fn run(&mut self, time: Duration) -> Result<()> {
         let start = Instant::now();
-        let end = start + Duration::from_millis(self.options.milliseconds);
         let mut looked = start;
-        let mut vacant: Vec<usize> = (0..self.flights.len()).collect();
+        let mut last_answer = start;
         loop {
             let now = Instant::now();
-            if now >= end {
-                self.outcome.seconds = now.duration_since(start).as_secs_f64();
-                break;
-            }
             if now.duration_since(looked) > LOST / 4 {
                 looked = now;
-                self.give_up(now, &mut vacant);
+                self.give_up(now);
             }
-            self.link.hold();
-            while let Some(slot) = vacant.pop() {
-                self.send(slot, now)?;
+            if now.duration_since(start) < time {
+                self.load.link.hold();
+                while let Some(slot) = self.vacant.pop() {
+                    self.send(slot, now)?;
+                }
+                self.load.link.flush();
+            } else if self.vacant.len() == self.flights.len() {
+                break;
             }
-            self.link.flush();
-            if !self.take(&mut vacant)? {
-                wait(&self.link, LOST / 4)?;
+            if self.take()? {
+                last_answer = Instant::now();
+            } else {
+                wait(&self.load.link, LOST / 4)?;
             }
         }
-        self.outcome.p50 = percentile(&mut self.latencies, 0.5);
-        self.outcome.p99 = percentile(&mut self.latencies, 0.99);
+        self.outcome.seconds = last_answer.duration_since(start).max(time).as_secs_f64();
         Ok(())
     }
 
     /// Starts the next operation: a free number for it.
     fn start(&mut self, now: Instant) -> usize {
-        let export = self.turn;
-        self.turn = (self.turn + 1) % self.disks.len();
-        let sectors = match self.options.pattern {
-            Pattern::Sequential => self.per_frame,
+        let sectors = match self.pattern {
+            Pattern::Sequential => self.load.per_frame,
             Pattern::Random => RANDOM_SECTORS,
         };
-        let next = match self.options.pattern {
-            Pattern::Sequential => {
-                let position = &mut self.disks[export].1;
-                if *position + sectors > self.options.sectors {
-                    *position = 0;
-                }
-                let at = *position;
-                *position += sectors;
-                at
-            }
-            Pattern::Random => {
-                // xorshift64: any sequence without a pattern will do.
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 7;
-                self.random ^= self.random << 17;
-                self.random % (self.options.sectors / sectors) * sectors
-            }
-        };
-        let operation = Operation { export, next, unsent: sectors, unanswered: sectors, started: now };
+        let (stream, next) = self.load.streams.next(self.pattern, sectors);
+        let operation = Operation { stream, next, unsent: sectors, unanswered: sectors, started: now };
         match self.free.pop() {
             Some(index) => {
                 self.operations[index] = operation;
@@ -242,71 +236,76 @@ impl Load {
             None => self.start(now),
         };
         let operation = &mut self.operations[index];
-        let sectors = operation.unsent.min(self.per_frame);
+        let sectors = operation.unsent.min(self.load.per_frame);
         let lba = operation.next;
         operation.next += sectors;
         operation.unsent -= sectors;
         if operation.unsent > 0 {
             self.current = Some(index);
         }
-        // The low byte is the slot; the rest tells a late answer from the present one. Bit 31 stays clear.
-        self.tag = (self.tag + 0x100) & 0x7FFF_FF00;
-        let tag = self.tag | slot as u32;
-        let source = MacAddress(self.link.mac());
-        let export = operation.export;
-        let header = Header::request(source, self.disks[export].0, address(export), Command::Ata, tag);
-        let ata = Ata {
-            extended: true,
-            count: sectors as u8,
-            command: READ_EXT,
-            lba: Ata::registers(lba),
-            ..Ata::default()
-        };
+        let stream = operation.stream;
+        let tag = self.load.next_tag(slot);
+        let header = self.load.streams.request(stream, Command::Ata, tag);
         self.flights[slot] = Some(Flight { tag, operation: index, sectors: sectors as u8, sent: now });
-        ensure!(
-            self.link.transmit(|out| encode(out, &header, |out| ata.encode(out))),
-            "the load generator's own interface takes no more frames"
-        );
-        Ok(())
+        self.load.transmit(&header, &read(lba, sectors as u8), &[])
     }
 
     /// Takes every answer that has arrived; false when there was none.
-    fn take(&mut self, vacant: &mut Vec<usize>) -> Result<bool> {
+    fn take(&mut self) -> Result<bool> {
         let mut some = false;
         let mut now = None;
         loop {
             let mut answer = None;
             let flights = &self.flights;
-            if !self.link.receive(|frame| answer = check(frame, flights)) {
+            if !self.load.link.receive(|frame| answer = check(frame, flights)) {
                 return Ok(some);
             }
-            some = true;
             let Some(slot) = answer else { continue };
             let Some(flight) = slot.and_then(|slot| self.flights[slot].take()) else {
                 bail!("a read failed or was answered with too little data");
             };
-            vacant.push(flight.tag as usize & 0xFF);
+            some = true;
+            self.vacant.push(flight.tag as usize & 0xFF);
             self.outcome.frames += 1;
             self.outcome.bytes += u64::from(flight.sectors) * SECTOR as u64;
             let operation = &mut self.operations[flight.operation];
             operation.unanswered -= u64::from(flight.sectors);
             if operation.unanswered == 0 {
                 let now = *now.get_or_insert_with(Instant::now);
-                self.latencies.push(now.duration_since(operation.started).as_nanos() as u64);
+                self.load.latencies.push(now.duration_since(operation.started).as_nanos() as u64);
                 self.outcome.operations += 1;
                 self.free.push(flight.operation);
             }
         }
     }
 
-    fn give_up(&mut self, now: Instant, vacant: &mut Vec<usize>) {
+    fn give_up(&mut self, now: Instant) {
         for (slot, flight) in self.flights.iter_mut().enumerate() {
             // Its operation never ends, and its number is never used again.
             if flight.take_if(|flight| now.duration_since(flight.sent) > LOST).is_some() {
                 self.outcome.lost += 1;
-                vacant.push(slot);
+                self.vacant.push(slot);
             }
         }
+    }
+}
+
+fn read(lba: u64, count: u8) -> Ata {
+    Ata { extended: true, count, command: READ_EXT, lba: Ata::registers(lba), ..Ata::default() }
+}
+
+impl Load {
+    fn transmit(&mut self, header: &Header, ata: &Ata, data: &[u8]) -> Result<()> {
+        let fill = |out: &mut [u8]| {
+            let at = ata.encode(out)?;
+            out.get_mut(at..at + data.len())?.copy_from_slice(data);
+            Some(at + data.len())
+        };
+        ensure!(
+            self.link.transmit(|out| encode(out, header, fill)),
+            "the load generator's own interface takes no more frames"
+        );
+        Ok(())
     }
 }
 
@@ -335,6 +334,7 @@ pub(crate) fn wait(link: &PacketLink, at_most: Duration) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kagero_aoe::wire::MacAddress;
 
     #[test]
     fn answers_are_checked() {
