@@ -3,7 +3,7 @@
 use serde::Serialize;
 use std::fmt::Write;
 
-use crate::report::{Case, Metric, Report};
+use crate::report::{Case, Memory, Metric, Report};
 use crate::sample::Sample;
 
 /// The cases whose server time a frame is demanded.
@@ -145,7 +145,8 @@ fn nowhere_slower(cases: &[Case]) -> Line {
 /// The highest memory of a kagero with many exports, in MB.
 fn memory(report: &Report, many: usize) -> Line {
     let end = format!("/tmpfs/{many}");
-    let servers = report.memory.iter().filter(|memory| memory.group.ends_with(&end));
+    let of = |memory: &&Memory| memory.server == "kagero" && memory.group.ends_with(&end);
+    let servers = report.memory.iter().filter(of);
     let measured = Sample::of(servers.map(|memory| memory.resident.peak as f64 / 1e6));
     Line {
         what: format!("memory of {many} exports, MB, at its peak"),

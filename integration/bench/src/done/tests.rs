@@ -1,5 +1,4 @@
 use super::*;
-use crate::report::Memory;
 use crate::server::Resident;
 use std::collections::BTreeMap;
 

@@ -46,12 +46,13 @@ pub(super) fn measure(
         let mut turns: Vec<(usize, String)> =
             contenders.iter().enumerate().map(|(index, contender)| (index, contender.name.into())).collect();
         if (pattern, case.window) == NOISE {
-            turns.push((0, format!("{}{AGAIN}", contenders[0].name)));
+            turns.insert(turns.len().div_ceil(2), (0, format!("{}{AGAIN}", contenders[0].name)));
         }
         for round in 0..report.rounds {
             for number in 0..report.slices {
-                // Each is first, second and so on in turn.
+                // Each is first, second and so on in turn, after one neighbour and then after the other.
                 turns.rotate_left(1);
+                turns.reverse();
                 for (index, name) in &turns {
                     let (outcome, cpu) = contenders[*index].read(slice)?;
                     let values = case.values.entry(name.clone()).or_default();
