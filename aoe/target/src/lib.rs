@@ -23,6 +23,7 @@ mod serve;
 mod stats;
 mod stop;
 mod thread;
+mod vhdx;
 
 pub use backend::Backend;
 pub use error::Error;

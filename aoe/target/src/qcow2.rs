@@ -90,8 +90,8 @@ fn layer(
             // Beside the file that names it.
             let below = path.parent().unwrap_or(Path::new("")).join(name);
             let format = match image.implicit_backing_format().map(|format| format.parse::<Format>()) {
-                Some(Ok(format)) => format,
-                Some(Err(_)) => {
+                Some(Ok(format @ (Format::Raw | Format::Qcow2))) => format,
+                Some(_) => {
                     return Err(unusable(format!("has a backing file of another format, {name}")));
                 }
                 // Not guessed: see the module `format`.
