@@ -415,6 +415,9 @@ fn logs_are_replayed_as_the_format_says() {
     let grown = Entry { sizes: [far, far + MIB], ..Entry::new(0, 0, 1, std::slice::from_ref(&table)) };
     set_log(&path, &[grown]);
     assert!(all(&path).iter().all(|&byte| byte == 0));
+    let last = Update::Write(far + MIB - p, Box::new([0xdd; PAGE]));
+    set_log(&path, &[Entry::new(0, 0, 1, &[table.clone(), last])]);
+    assert!(all(&path)[..1 << 20].iter().rposition(|&byte| byte != 0xdd) == Some((1 << 20) - PAGE - 1));
     set_log(&path, &[Entry::new(0, 0, 1, &[table])]);
     assert!(refusal(&path).contains(": a block lies outside the file; "));
 
