@@ -16,8 +16,12 @@ pub(super) const fn guid(a: u32, b: u16, c: u16, d: u64) -> Guid {
 
 /// So many bytes of a structure; zeros after its end.
 pub(super) fn array<const N: usize>(structure: &[u8], at: usize) -> [u8; N] {
+    let rest = structure.get(at..).unwrap_or_default();
+    if let Some(array) = rest.first_chunk() {
+        return *array;
+    }
     let mut array = [0; N];
-    array.iter_mut().zip(structure.iter().skip(at)).for_each(|(byte, &value)| *byte = value);
+    array.iter_mut().zip(rest).for_each(|(byte, &value)| *byte = value);
     array
 }
 

@@ -7,7 +7,7 @@ use super::storage::Storage;
 use crate::Error;
 
 /// Longer logs are not replayed. Hyper-V's and QEMU's have 1 MiB.
-const LONGEST: usize = 64 << 20;
+const LONGEST: usize = 16 << 20;
 /// Of an entry's header and of a descriptor, in bytes ([MS-VHDX] 2.3.1).
 const HEADER: usize = 64;
 const DESCRIPTOR: usize = 32;
