@@ -14,6 +14,7 @@ Examples:
   kagero serve --interface eth1 7.1=debian.img 7.2=rescue.img,read-only
   kagero serve --interface eth1 7.1=golden.img,overlay=/var/lib/kagero
   kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
+  kagero serve --interface eth1 7.4=windows.vhdx,format=vhdx,overlay=/var/lib/kagero
   kagero serve --config targets.toml
 
 Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
@@ -22,8 +23,8 @@ Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
-    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,direct to go past the page cache,
-    /// ,format=qcow2 for such an image, ,overlay=DIR to keep each client's writes in a file of its own there
+    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,direct to go past the page cache, ,format=qcow2
+    /// or vhdx for such an image, ,overlay=DIR to keep each client's writes in a file of its own there
     #[arg(value_name = "ADDRESS=IMAGE")]
     #[serde(rename = "export", deserialize_with = "super::run::one_or_more")]
     pub exports: Vec<Export>,

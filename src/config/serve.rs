@@ -167,7 +167,7 @@ mod tests {
             error("debian.img"),
             "\"debian.img\" is not an export: write address=image, as 7.1=debian.img"
         );
-        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2");
+        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2, vhdx");
         assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
         assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }

@@ -132,6 +132,11 @@ pub enum Error {
         /// What is wrong, after "can't be served: ".
         why: String,
     },
+    /// The image holds a part of a disk only.
+    #[error(
+        "vhdx image {0} holds only what differs from its parent: join them in Hyper-V, with `Convert-VHD` or `Merge-VHD`"
+    )]
+    Differencing(PathBuf),
     /// The file that an image is based on is not there.
     #[error(
         "disk image {path} has no backing file {backing}: put it there, or name another with `qemu-img rebase -u`"

@@ -9,7 +9,7 @@ use kagero_devices::storage::Disk;
 use crate::file::ImageFile;
 use crate::format::{Signature, signature};
 use crate::raw::Raw;
-use crate::{Backend, Error, Format, qcow2};
+use crate::{Backend, Error, Format, qcow2, vhdx};
 
 /// What clients may do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,7 @@ impl Image {
                 return Err(Error::FormatNotNamed { path: path.into(), format });
             }
             (Some(Format::Qcow2), Some(Signature::Known(Format::Qcow2))) => qcow2::open(file, access)?,
+            (Some(Format::Vhdx), Some(Signature::Known(Format::Vhdx))) => vhdx::open(file, access)?,
             (Some(format), _) => return Err(Error::OtherFormat { path: path.into(), format }),
             (None, Some(Signature::Other(format))) => {
                 return Err(Error::UnknownFormat { path: path.into(), format });

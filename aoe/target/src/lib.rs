@@ -27,6 +27,7 @@ mod server;
 mod stats;
 mod stop;
 mod thread;
+mod vhdx;
 
 pub use backend::Backend;
 pub use error::Error;
