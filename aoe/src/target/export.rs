@@ -6,6 +6,7 @@ use kagero_devices::ata::Drive;
 use kagero_devices::ata::identify::Position;
 use kagero_devices::storage::Disk;
 
+use super::Admission;
 use crate::wire::{Address, MacAddress};
 
 /// One disk that is served.
@@ -17,6 +18,8 @@ pub struct Export {
     pub(super) drive: Drive,
     /// Writes and trims are refused.
     pub read_only: bool,
+    /// Who may reach it.
+    pub admission: Admission,
     /// What its clients have set.
     pub settings: Settings,
 }
@@ -53,7 +56,13 @@ impl Export {
     #[must_use]
     pub fn new(address: Address, disk: Disk) -> Self {
         let drive = Drive::new(disk, Position::Device0);
-        Export { address, drive, read_only: false, settings: Settings::default() }
+        Export {
+            address,
+            drive,
+            read_only: false,
+            admission: Admission::default(),
+            settings: Settings::default(),
+        }
     }
 
     /// Its size and what it calls itself.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kagero_aoe::link::Link;
-use kagero_aoe::target::{Answer, Export, Fault, Job, Operation, Port, Step, Target};
+use kagero_aoe::target::{Admission, Answer, Export, Fault, Job, Operation, Port, Step, Target};
 use kagero_aoe::wire::{Address, MacAddress};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -94,6 +94,13 @@ impl Server {
         Ok(())
     }
 
+    /// Says who may reach the disk `address`. The links given to [`serve`](Self::serve) are counted from 0.
+    pub fn admit(&mut self, address: Address, admission: Admission) {
+        if let Some(export) = self.target.export_mut(address) {
+            export.admission = admission;
+        }
+    }
+
     /// The disks.
     #[must_use]
     pub fn exports(&self) -> &[Export] {
@@ -116,8 +123,8 @@ impl Server {
         for (token, link) in (0..).zip(links.iter()) {
             epoll::add(&poll, link, EventData::new_u64(token), EventFlags::IN)?;
         }
-        for link in links.iter_mut() {
-            self.announce(link);
+        for (number, link) in (0..).zip(links.iter_mut()) {
+            self.announce(link, number);
         }
         let mut events = Vec::with_capacity(16);
         loop {
@@ -131,10 +138,12 @@ impl Server {
             }
             for event in &events {
                 let (token, happened) = (event.data.u64(), event.flags);
-                let Some(link) = usize::try_from(token).ok().and_then(|token| links.get_mut(token)) else {
+                let number = u16::try_from(token).ok();
+                let Some((number, link)) = number.and_then(|n| Some((n, links.get_mut(usize::from(n))?)))
+                else {
                     continue;
                 };
-                let ahead = self.serve_batch(link);
+                let ahead = self.serve_batch(link, number);
                 if happened.intersects(EventFlags::ERR | EventFlags::HUP) && is_gone(link) {
                     tracing::warn!("a link is gone; its clients are not served any more");
                     epoll::delete(&poll, &*link)?;
@@ -151,16 +160,16 @@ impl Server {
     }
 
     /// Tells everyone on a link that we are there, so that who waits for us after a restart need not wait longer.
-    fn announce(&self, link: &mut impl Link) {
-        let port = port(link);
+    fn announce(&self, link: &mut impl Link, number: u16) {
+        let port = port(link, number);
         for answer in self.target.announcements(&port) {
             link.transmit(|out| self.target.encode(&port, &answer, out));
         }
     }
 
     /// Answers what waits on a link, up to a batch. False when answers wait for the network.
-    fn serve_batch(&mut self, link: &mut impl Link) -> bool {
-        let port = port(link);
+    fn serve_batch(&mut self, link: &mut impl Link, number: u16) -> bool {
+        let port = port(link, number);
         if !link.flush() {
             return false;
         }
@@ -273,8 +282,8 @@ impl Engine {
 }
 
 /// What answers on a link have to say of it. Asked each time, since a link's MTU may change.
-fn port(link: &impl Link) -> Port {
-    Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT }
+fn port(link: &impl Link, number: u16) -> Port {
+    Port { number, mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT }
 }
 
 /// Whether a link that has an error still has it after it was told. A tap whose interface was deleted does.

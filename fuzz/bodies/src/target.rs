@@ -51,7 +51,7 @@ impl Bench {
             export.read_only = slot == 1;
             assert_eq!(target.add(export), Ok(()));
         }
-        Bench { target, port: Port { mac: SERVER, mtu, buffer_count: 16 }, held: Vec::new() }
+        Bench { target, port: Port { number: 0, mac: SERVER, mtu, buffer_count: 16 }, held: Vec::new() }
     }
 
     fn send(&mut self, frame: &[u8], input: &mut Input<'_>) {

@@ -85,7 +85,15 @@ impl PacketLink {
         }
         sys::bind_packet(&socket, interface.index, AOE).map_err(kernel("bind to it"))?;
         let backlog = Backlog::new(options.transmit_slots.max(1), LONGEST);
-        Ok(PacketLink { ring, socket, interface, backlog, held: false, busy: false, counters: Counters::default() })
+        Ok(PacketLink {
+            ring,
+            socket,
+            interface,
+            backlog,
+            held: false,
+            busy: false,
+            counters: Counters::default(),
+        })
     }
 
     /// The interface as it was when the link was opened.
