@@ -116,7 +116,7 @@ impl Opened {
 }
 
 /// One capture file for each link; the first has the name that was given.
-fn numbered(path: &std::path::Path, index: usize) -> std::path::PathBuf {
+pub(crate) fn numbered(path: &std::path::Path, index: usize) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     if index > 0 {
         name.push(format!(".{index}"));

@@ -293,7 +293,7 @@ fn a_server_from_arguments_and_from_a_file() {
           {address = \"8.1\", image = \"other.img\", read-only = true}]",
     );
     assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments);
-    assert_eq!(folder.serve("--config @/serve.toml --interface eth2").unwrap().interface, "eth2");
+    assert_eq!(folder.serve("--config @/serve.toml --interface eth2").unwrap().interfaces, ["eth2"]);
 
     assert_eq!(
         folder.serve_error("--interface eth1"),

@@ -172,7 +172,12 @@ impl ServeConfig {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), UserError> {
-        check_interface(&self.interface)?;
+        for (i, name) in self.interfaces.iter().enumerate() {
+            check_interface(name)?;
+            if self.interfaces[..i].contains(name) {
+                return Err(UserError::new("--interface", format!("{name} is there twice"), "name it once"));
+            }
+        }
         if self.exports.is_empty() {
             return Err(UserError::new(
                 "serve",
@@ -189,6 +194,7 @@ impl ServeConfig {
                     "give each export an address of its own",
                 ));
             }
+            export.admission(&self.interfaces)?;
             let identity = check_image(&export.image, export.format)?;
             let unwritten = export.read_only || export.overlay.is_some();
             if images.iter().any(|&(other, same)| other == identity && !(same && unwritten)) {

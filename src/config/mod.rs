@@ -3,6 +3,7 @@
 //! Nothing here knows how it was said; `cli` makes these from flags and files, tests and other programs make them by hand.
 //! [`RunConfig::check`] and [`ServeConfig::check`] say in one line what can't be done.
 
+mod admission;
 mod check;
 mod disk;
 mod fault;

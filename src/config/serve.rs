@@ -4,23 +4,29 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use kagero_aoe::wire::MacAddress;
 use kagero_target::Format;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Address;
 use super::keyed::{self, Keyed, truth};
 use super::units;
+use super::{Address, admission};
+use crate::confine::Seccomp;
 use crate::error::BadValue;
 
-/// One server: images offered as AoE targets on an interface.
+/// One server: images offered as AoE targets on networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServeConfig {
-    /// The network interface.
-    pub interface: String,
+    /// The network interfaces.
+    pub interfaces: Vec<String>,
     /// What is offered, each at an address of its own.
     pub exports: Vec<Export>,
     /// Where the AoE traffic goes, as a pcap file.
     pub pcap: Option<PathBuf>,
+    /// Who the process becomes once all is open.
+    pub user: Option<String>,
+    /// What becomes of system calls that serving doesn't need.
+    pub seccomp: Seccomp,
 }
 
 /// An image offered as a target, written `7.1=debian.img` or `7.1=debian.qcow2,format=qcow2,read-only`.
@@ -39,6 +45,12 @@ pub struct Export {
     /// The image's format; without it, one that looks like no other is raw.
     #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// The stations that get an answer; every station when there is none.
+    #[serde(serialize_with = "as_texts", skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<MacAddress>,
+    /// Where it is offered; on every interface that is served when there is none.
+    #[serde(rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
 }
 
 /// One search for targets.
@@ -52,11 +64,13 @@ pub struct DiscoverConfig {
     pub json: bool,
 }
 
-const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];
+const PARTS: [&str; 7] = ["address", "image", "read-only", "format", "overlay", "allow", "interface"];
 
 impl Keyed for Export {
-    const EXPECTING: &'static str =
-        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay";
+    const EXPECTING: &'static str = "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay, allow, \
+         interface";
+
+    const LISTS: &'static [&'static str] = &["allow", "interface"];
 
     /// With an address that can't be given.
     fn empty() -> Self {
@@ -66,6 +80,8 @@ impl Keyed for Export {
             read_only: false,
             overlay: None,
             format: None,
+            allow: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 
@@ -79,7 +95,9 @@ impl Keyed for Export {
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 None if option == "read-only" => export.read_only = true,
-                Some((key @ ("read-only" | "format" | "overlay"), value)) => export.set(key, value)?,
+                Some((key @ ("read-only" | "format" | "overlay" | "allow" | "interface"), value)) => {
+                    export.set(key, value)?;
+                }
                 _ => break,
             }
             rest = before;
@@ -95,6 +113,8 @@ impl Keyed for Export {
             "read-only" => self.read_only = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
+            "allow" => admission::allow(&mut self.allow, value)?,
+            "interface" => admission::interface(&mut self.interfaces, value)?,
             _ => return Err(keyed::unknown_part(key, &PARTS)),
         }
         Ok(())
@@ -119,6 +139,10 @@ impl Keyed for Export {
 
 fn as_text<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
+}
+
+fn as_texts<S: serde::Serializer>(stations: &[MacAddress], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(stations.iter().map(ToString::to_string))
 }
 
 impl FromStr for Export {
