@@ -78,3 +78,25 @@ pub(super) const CALLS: &[(&str, When, &[c_long])] = &[
     ("signals", Always, &[SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack]),
     ("an abort", Ourselves(0), &[SYS_tgkill]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A row with a condition would take away what another allows without one.
+    #[test]
+    fn a_call_has_one_kind_of_condition() {
+        let mut rows: BTreeMap<c_long, Vec<bool>> = BTreeMap::new();
+        for (_, when, calls) in CALLS {
+            for call in *calls {
+                rows.entry(*call).or_default().push(matches!(when, Always));
+            }
+        }
+        let twice = |always: &Vec<bool>| always.len() > 1 && always.contains(&true);
+        let wrong: Vec<_> = rows.iter().filter(|(_, always)| twice(always)).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        assert!(UNKNOWN.iter().all(|call| !rows.contains_key(call)));
+    }
+}
