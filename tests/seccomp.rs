@@ -96,7 +96,11 @@ fn child() {
 
 fn run(task: &str, mode: Option<&str>) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--nocapture", "--test-threads", "2"]).env(TASK, task).env_remove(MODE);
+    command
+        .args(["--exact", "child", "--nocapture", "--test-threads", "2"])
+        .env(TASK, task)
+        .env_remove(MODE)
+        .env("RUST_BACKTRACE", "full");
     command.envs(mode.map(|mode| (MODE, mode))).stdin(std::process::Stdio::null());
     command.output().unwrap().status
 }
