@@ -9,8 +9,7 @@ use kagero_aoe::link::Link;
 use kagero_link::{AnyLink, Interface};
 use kagero_target::{Access, Image, Overlays, Server};
 
-use crate::attach::numbered;
-use crate::config::{ServeConfig, grouped};
+use crate::config::{Export, ServeConfig, grouped, numbered};
 use crate::confine::{self, User};
 use crate::error::{Error, UserError};
 use crate::signals;
@@ -23,7 +22,7 @@ fn say(line: fmt::Arguments<'_>) {
 
 /// Serves until a signal ends it. Says on standard output what it serves, once it does.
 ///
-/// Before that it gives up what serving doesn't need: see [`confine`].
+/// Before that it gives up what serving doesn't need, for the whole process, which must have no other thread yet: see [`confine`].
 ///
 /// # Errors
 /// When an image, an interface or the user can't be used.
@@ -55,14 +54,10 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     confine::filter(config.seccomp)?;
 
     for export in &config.exports {
-        let access = match (&export.overlay, export.read_only) {
-            (Some(folder), _) => format!(", with overlays in {}", folder.display()),
-            (None, true) => ", read-only".into(),
-            (None, false) => String::new(),
-        };
         let disk = server.exports().iter().find(|disk| disk.address == export.address);
         let bytes = grouped(disk.map_or(0, |disk| disk.disk().sectors.saturating_mul(512)));
-        say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image.display()));
+        let Export { address, image, .. } = export;
+        say(format_args!("{address} is {}, {bytes} bytes{}", image.display(), terms(export)));
     }
     for (name, link) in config.interfaces.iter().zip(&links) {
         say(format_args!("serving on {name}, MTU {}", link.mtu()));
@@ -93,4 +88,39 @@ fn links(names: &[String]) -> Result<Vec<AnyLink>, Error> {
         }
     }
     Ok(names.iter().map(|name| kagero_link::open(name)).collect::<Result<_, _>>()?)
+}
+
+/// What is said of an export after its size.
+fn terms(export: &Export) -> String {
+    let access = match (&export.overlay, export.read_only) {
+        (Some(folder), _) => format!(", with overlays in {}", folder.display()),
+        (None, true) => ", read-only".into(),
+        (None, false) => String::new(),
+    };
+    let stations = match export.allow.len() {
+        0 => String::new(),
+        1 => ", for 1 station".into(),
+        many => format!(", for {many} stations"),
+    };
+    let interfaces = match &export.interfaces[..] {
+        [] => String::new(),
+        some => format!(", on {}", some.join(" and ")),
+    };
+    access + &stations + &interfaces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_of_an_export() {
+        let terms = |text: &str| terms(&text.parse().unwrap());
+        assert_eq!(terms("7.1=a"), "");
+        assert_eq!(terms("7.1=a,read-only,allow=02:00:00:00:00:01"), ", read-only, for 1 station");
+        assert_eq!(
+            terms("7.1=a,overlay=b,allow=02:00:00:00:00:01+02:00:00:00:00:02,interface=eth1"),
+            ", with overlays in b, for 2 stations, on eth1"
+        );
+    }
 }

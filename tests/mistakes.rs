@@ -574,6 +574,11 @@ fn outputs_that_can_not_be() {
         place.kagero(&["serve", "--interface", "lo", "7.1=a.img", "--pcap", "a.img"]),
         "a.img: --pcap would write over it, and it is needed here: give another file",
     );
+    fs::rename(place.path("a.img"), place.path("a.1")).unwrap();
+    place.refused(
+        place.kagero(&["serve", "--interface", "lo", "--interface", "near", "7.1=a.1", "--pcap", "a"]),
+        "a.1: --pcap would write over it, and it is needed here: give another file",
+    );
 }
 
 #[test]

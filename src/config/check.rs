@@ -10,7 +10,7 @@ use std::path::Path;
 
 use kagero_target::{Format, looks_raw};
 
-use super::outputs::{self, Output};
+use super::outputs::{self, Output, numbered};
 use super::units::grouped;
 use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
 use crate::error::UserError;
@@ -206,7 +206,9 @@ impl ServeConfig {
             }
             images.push((identity, unwritten));
         }
-        let pcap = self.pcap.as_deref().map(|path| Output { option: "--pcap", path });
+        let pcap = self.pcap.iter().flat_map(|path| (0..self.interfaces.len()).map(|i| numbered(path, i)));
+        let pcap: Vec<_> = pcap.collect();
+        let pcap = pcap.iter().map(|path| Output { option: "--pcap", path });
         let images: Vec<_> = self.exports.iter().map(|export| export.image.as_path()).collect();
         outputs::check(pcap, &images)
     }

@@ -17,6 +17,7 @@ mod units;
 pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
 pub use kagero_aoe::wire::Address;
+pub(crate) use outputs::numbered;
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};
 pub use units::{Period, Size, grouped};
