@@ -4,23 +4,29 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use kagero_aoe::wire::MacAddress;
 use kagero_target::Format;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Address;
 use super::keyed::{self, Keyed, truth};
 use super::units;
+use super::{Address, admission};
+use crate::confine::Seccomp;
 use crate::error::BadValue;
 
-/// One server: images offered as AoE targets on an interface.
+/// One server: images offered as AoE targets on networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServeConfig {
-    /// The network interface.
-    pub interface: String,
+    /// The network interfaces.
+    pub interfaces: Vec<String>,
     /// What is offered, each at an address of its own.
     pub exports: Vec<Export>,
     /// Where the AoE traffic goes, as a pcap file.
     pub pcap: Option<PathBuf>,
+    /// Who the process becomes once all is open.
+    pub user: Option<String>,
+    /// What becomes of system calls that serving doesn't need.
+    pub seccomp: Seccomp,
 }
 
 /// An image offered as a target, written `7.1=debian.img` or `7.1=debian.qcow2,format=qcow2,read-only`.
@@ -41,6 +47,12 @@ pub struct Export {
     /// The image's format; without it, one that looks like no other is raw.
     #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// The stations that get an answer; every station when there is none.
+    #[serde(serialize_with = "as_texts", skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<MacAddress>,
+    /// Where it is offered; on every interface that is served when there is none.
+    #[serde(rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
 }
 
 /// One search for targets.
@@ -54,10 +66,14 @@ pub struct DiscoverConfig {
     pub json: bool,
 }
 
-const PARTS: [&str; 6] = ["address", "image", "read-only", "direct", "format", "overlay"];
+const PARTS: [&str; 8] =
+    ["address", "image", "read-only", "direct", "format", "overlay", "allow", "interface"];
 
 impl Keyed for Export {
-    const EXPECTING: &'static str = "an export, as \"7.1=debian.img\", or a table with address, image, read-only, direct, format, overlay";
+    const EXPECTING: &'static str = "an export, as \"7.1=debian.img\", or a table with address, image, read-only, direct, format, overlay, allow, \
+         interface";
+
+    const LISTS: &'static [&'static str] = &["allow", "interface"];
 
     /// With an address that can't be given.
     fn empty() -> Self {
@@ -68,6 +84,8 @@ impl Keyed for Export {
             direct: false,
             overlay: None,
             format: None,
+            allow: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 
@@ -82,8 +100,11 @@ impl Keyed for Export {
             match option.split_once('=') {
                 None if option == "read-only" => export.read_only = true,
                 None if option == "direct" => export.direct = true,
-                Some((key @ ("read-only" | "direct" | "format" | "overlay"), value)) => {
-                    export.set(key, value)?
+                Some((
+                    key @ ("read-only" | "direct" | "format" | "overlay" | "allow" | "interface"),
+                    value,
+                )) => {
+                    export.set(key, value)?;
                 }
                 _ => break,
             }
@@ -101,6 +122,8 @@ impl Keyed for Export {
             "direct" => self.direct = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
+            "allow" => admission::allow(&mut self.allow, value)?,
+            "interface" => admission::interface(&mut self.interfaces, value)?,
             _ => return Err(keyed::unknown_part(key, &PARTS)),
         }
         Ok(())
@@ -125,6 +148,10 @@ impl Keyed for Export {
 
 fn as_text<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
+}
+
+fn as_texts<S: serde::Serializer>(stations: &[MacAddress], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(stations.iter().map(ToString::to_string))
 }
 
 impl FromStr for Export {

@@ -120,12 +120,12 @@ impl<L: Link + AsFd> Session<'_, '_, L> {
     /// Tells all stations of a disk, or of every disk, so that who waits for it need not wait longer.
     fn announce(&mut self, disk: Option<Address>) {
         let target = self.server.target();
-        for Station { link, .. } in &mut self.stations {
-            let port = port(*link);
+        for Station { link, number, .. } in &mut self.stations {
+            let port = port(*link, *number);
             let exports =
                 target.exports().iter().filter(|export| disk.is_none_or(|disk| disk == export.address));
-            for export in exports {
-                link.transmit(|out| target.encode(&port, &export.announcement(&port), out));
+            for announcement in exports.flat_map(|export| export.announcements(&port)) {
+                link.transmit(|out| target.encode(&port, &announcement, out));
             }
         }
     }
@@ -196,7 +196,7 @@ impl<'l, L: Link + AsFd> Station<'l, L> {
     /// Answers what waits on the link, up to a batch.
     fn serve_batch(&mut self, server: &Server, lane: &mut Lane<'_>) {
         self.link.hold();
-        let mut batch = Batch::new(server, lane, port(self.link), self.number);
+        let mut batch = Batch::new(server, lane, port(self.link, self.number), self.number);
         for _ in 0..BATCH {
             if !batch.serve_one(self.link) {
                 break;
@@ -228,8 +228,9 @@ impl<'l, L: Link + AsFd> Station<'l, L> {
 }
 
 /// What answers on a link have to say of it. Asked each time, since a link's MTU may change.
-fn port(link: &impl Link) -> Port {
-    Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT }
+fn port(link: &impl Link, number: usize) -> Port {
+    let number = u16::try_from(number).unwrap_or(u16::MAX);
+    Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT, number }
 }
 
 /// Whether a link that has an error still has it after it was told. A tap whose interface was deleted does.

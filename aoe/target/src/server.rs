@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
-use kagero_aoe::target::{Export, Fault, Settings, Target};
+use kagero_aoe::target::{Admission, Export, Fault, Settings, Target};
 use kagero_aoe::wire::{Address, MacAddress};
 use kagero_devices::storage::Disk;
 
@@ -151,6 +151,13 @@ impl Server {
     pub fn export_overlays(&self, address: Address, overlays: Overlays) -> Result<(), Error> {
         let disk = crate::image::disk(overlays.base().size(), address, Access::ReadWrite);
         self.add(Export::new(address, disk), Source::Overlays(overlays))
+    }
+
+    /// Says who may reach the disk `address`. The links given to [`serve`](Self::serve) are counted from 0.
+    pub fn admit(&self, address: Address, admission: Admission) {
+        if let Some(export) = self.target().export_mut(address) {
+            export.admission = admission;
+        }
     }
 
     fn add(&self, export: Export, source: Source) -> Result<(), Error> {
