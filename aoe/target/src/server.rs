@@ -73,6 +73,14 @@ impl Source {
         }
     }
 
+    /// As [`Backend::rest`].
+    fn rest(&self) {
+        match self {
+            Source::Shared(image) => image.backend().rest(),
+            Source::Overlays(overlays) => overlays.base().backend().rest(),
+        }
+    }
+
     /// What a client writes to; made if it is its first write.
     ///
     /// # Errors
@@ -242,6 +250,11 @@ impl Server {
         let mut all = self.stats.counters();
         self.served().values().for_each(|served| all += served.stats.counters());
         all
+    }
+
+    /// Nobody has asked for anything for a while.
+    pub(crate) fn rest(&self) {
+        self.served().values().for_each(|served| served.source.rest());
     }
 
     pub(crate) fn served(&self) -> RwLockReadGuard<'_, BTreeMap<Address, Arc<Served>>> {

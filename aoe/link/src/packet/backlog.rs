@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
+use crate::pages::{self, Pages};
+
 /// Frames given to the kernel in one call, at most.
 const BATCH: usize = 32;
 
@@ -16,6 +18,10 @@ pub(super) struct Backlog {
     buffers: Box<[u8]>,
     slot_size: usize,
     lens: Box<[usize]>,
+    /// What frames end with that is not in their buffers.
+    pages: Box<[Option<Pages>]>,
+    /// How many of these there are.
+    paged: usize,
     first: usize,
     waiting: usize,
 }
@@ -35,6 +41,8 @@ impl Backlog {
             buffers: vec![0; slots * slot_size].into_boxed_slice(),
             slot_size,
             lens: vec![0; slots].into_boxed_slice(),
+            pages: (0..slots).map(|_| None).collect(),
+            paged: 0,
             first: 0,
             waiting: 0,
         }
@@ -48,12 +56,18 @@ impl Backlog {
         self.waiting == self.lens.len()
     }
 
-    /// Lets `fill` write the next frame; `None` when it had nothing. Must not be full.
-    pub(super) fn push(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Option<()> {
+    /// Lets `fill` write the next frame, without the pages that it ends with; `None` when it had nothing. Must not be full.
+    pub(super) fn push(
+        &mut self,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+        pages: Option<Pages>,
+    ) -> Option<()> {
         let slot = (self.first + self.waiting) % self.lens.len();
         let buffer = &mut self.buffers[slot * self.slot_size..][..self.slot_size];
         let len = fill(buffer).filter(|&len| len <= buffer.len())?;
-        self.lens[slot] = crate::pad(buffer, len);
+        self.lens[slot] = if pages.is_some() { len } else { crate::pad(buffer, len) };
+        self.paged += usize::from(pages.is_some());
+        self.pages[slot] = pages;
         self.waiting += 1;
         Some(())
     }
@@ -62,18 +76,28 @@ impl Backlog {
     pub(super) fn send(&mut self, socket: impl AsFd) -> Progress {
         let mut progress = Progress::default();
         while self.waiting > 0 {
+            let before = (self.paged > 0).then(pages::waits);
             match self.send_some(&socket) {
                 Ok(sent) => {
                     progress.sent += sent as u64;
-                    self.pop(sent);
+                    let waited = before.is_some_and(|before| before != pages::waits());
+                    self.pop(sent, |pages| {
+                        if waited {
+                            pages.were_cold()
+                        }
+                    });
                 }
                 Err(Errno::INTR) => {}
                 // The send buffer is full: it drains by itself, and the socket becomes writable.
                 Err(Errno::AGAIN) => break,
-                // ENETDOWN, ENXIO, EMSGSIZE, ENOBUFS: this frame is lost as on any network; its sender will ask again.
-                Err(_) => {
+                // ENETDOWN, ENXIO, EMSGSIZE, ENOBUFS, or EFAULT for pages: this frame is lost as on any network; its sender will ask again.
+                Err(error) => {
                     progress.refused += 1;
-                    self.pop(1);
+                    self.pop(1, |pages| {
+                        if error == Errno::FAULT {
+                            pages.broke()
+                        }
+                    });
                 }
             }
         }
@@ -82,10 +106,12 @@ impl Backlog {
 
     fn send_some(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
         let count = self.waiting.min(BATCH);
-        let frames: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|i| {
+        let frames: [[IoSlice<'_>; 2]; BATCH] = std::array::from_fn(|i| {
             let slot = (self.first + i) % self.lens.len();
-            let len = if i < count { self.lens[slot] } else { 0 };
-            [IoSlice::new(&self.buffers[slot * self.slot_size..][..len])]
+            let (len, pages) =
+                if i < count { (self.lens[slot], self.pages[slot].as_ref()) } else { (0, None) };
+            let rest = pages.map_or(IoSlice::new(&[]), Pages::io_slice);
+            [IoSlice::new(&self.buffers[slot * self.slot_size..][..len]), rest]
         });
         let mut control: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
             std::array::from_fn(|_| Default::default());
@@ -97,8 +123,14 @@ impl Backlog {
         sendmmsg(socket, &mut messages[..count], SendFlags::DONTWAIT)
     }
 
-    fn pop(&mut self, count: usize) {
-        self.first = (self.first + count) % self.lens.len();
+    fn pop(&mut self, count: usize, look_at: impl Fn(Pages)) {
+        for _ in 0..count {
+            if let Some(pages) = self.pages[self.first].take() {
+                self.paged -= 1;
+                look_at(pages);
+            }
+            self.first = (self.first + 1) % self.lens.len();
+        }
         self.waiting -= count;
     }
 }
