@@ -11,6 +11,9 @@ use crate::pages::{self, Pages};
 /// Frames given to the kernel in one call, at most.
 const BATCH: usize = 32;
 
+/// Frames after which to ask whether their pages had to be waited for.
+const ASK_AFTER: usize = 32;
+
 /// A ring of transmit buffers. The kernel copies each frame when it is sent, so a slot is free again at once, whatever becomes of the
 /// frame on its way through bridges and taps.
 #[derive(Debug)]
@@ -22,6 +25,10 @@ pub(super) struct Backlog {
     pages: Box<[Option<Pages>]>,
     /// How many of these there are.
     paged: usize,
+    /// Frames sent since it was last asked whether pages had to be waited for.
+    unasked: usize,
+    /// How often they had to be, then.
+    waits: i64,
     first: usize,
     waiting: usize,
 }
@@ -43,6 +50,8 @@ impl Backlog {
             lens: vec![0; slots].into_boxed_slice(),
             pages: (0..slots).map(|_| None).collect(),
             paged: 0,
+            unasked: 0,
+            waits: 0,
             first: 0,
             waiting: 0,
         }
@@ -76,11 +85,10 @@ impl Backlog {
     pub(super) fn send(&mut self, socket: impl AsFd) -> Progress {
         let mut progress = Progress::default();
         while self.waiting > 0 {
-            let before = (self.paged > 0).then(pages::waits);
             match self.send_some(&socket) {
                 Ok(sent) => {
                     progress.sent += sent as u64;
-                    let waited = before.is_some_and(|before| before != pages::waits());
+                    let waited = self.has_waited(sent);
                     self.pop(sent, |pages| {
                         if waited {
                             pages.were_cold()
@@ -104,19 +112,39 @@ impl Backlog {
         progress
     }
 
+    /// Whether pages of the last frames had to be read from a disk. Asked now and then only, for it costs a system call.
+    fn has_waited(&mut self, sent: usize) -> bool {
+        self.unasked += if self.paged > 0 { sent } else { 0 };
+        if self.unasked < ASK_AFTER {
+            return false;
+        }
+        self.unasked = 0;
+        let waits = pages::waits();
+        std::mem::replace(&mut self.waits, waits) != waits
+    }
+
+    /// Hands some frames to the kernel in one call, for which few need less to be made ready than many.
     fn send_some(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
-        let count = self.waiting.min(BATCH);
-        let frames: [[IoSlice<'_>; 2]; BATCH] = std::array::from_fn(|i| {
+        match self.waiting {
+            0..=1 => self.send_up_to::<1>(socket),
+            2..=8 => self.send_up_to::<8>(socket),
+            _ => self.send_up_to::<BATCH>(socket),
+        }
+    }
+
+    fn send_up_to<const MOST: usize>(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
+        let count = self.waiting.min(MOST);
+        let frames: [[IoSlice<'_>; 2]; MOST] = std::array::from_fn(|i| {
             let slot = (self.first + i) % self.lens.len();
             let (len, pages) =
                 if i < count { (self.lens[slot], self.pages[slot].as_ref()) } else { (0, None) };
             let rest = pages.map_or(IoSlice::new(&[]), Pages::io_slice);
             [IoSlice::new(&self.buffers[slot * self.slot_size..][..len]), rest]
         });
-        let mut control: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
+        let mut control: [SendAncillaryBuffer<'_, '_, '_>; MOST] =
             std::array::from_fn(|_| Default::default());
         let mut pairs = frames.iter().zip(&mut control);
-        let mut messages: [MMsgHdr<'_>; BATCH] = std::array::from_fn(|_| {
+        let mut messages: [MMsgHdr<'_>; MOST] = std::array::from_fn(|_| {
             let (frame, control) = pairs.next().expect("as many as there are messages");
             MMsgHdr::new(frame, control)
         });
