@@ -175,7 +175,7 @@ fn damage_is_said_in_one_line() {
         bytes[at] ^= 0x10;
         bad(&bytes);
     }
-    for (entry, place) in [(0, 1), (0, 4_096), (3, DATA + 65_536), (3, u64::MAX), (40, DATA)] {
+    for (entry, place) in [(0, 2), (40, 1), (0, 4_096), (3, DATA + 65_536), (3, u64::MAX), (40, DATA)] {
         let mut bytes = whole.clone();
         bytes[MAP as usize + entry * 8..][..8].copy_from_slice(&u64::to_le_bytes(place));
         bad(&bytes);
@@ -245,7 +245,7 @@ fn what_was_flushed_outlives_everything() {
         let power_lost = round % 3 == 2;
         if power_lost {
             // As after a new start of the machine: the journal counts for nothing.
-            File::options().write(true).open(&path).unwrap().write_all_at(&[0; 32], 4_096).unwrap();
+            File::options().write(true).open(&path).unwrap().write_all_at(&[0; 1_024], 4_096).unwrap();
         }
         let overlay = open(&path, &base).unwrap();
         for i in 1..=PLACES {
