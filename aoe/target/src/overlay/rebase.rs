@@ -74,9 +74,7 @@ pub fn rebase(
         if compare {
             done.copied = overlay.copy_differences(&new, progress)?;
         }
-        let header = Header { over: identity, committing: false };
-        let moved = overlay.flush().and_then(|()| overlay.write_header(&header, new.path()));
-        moved.map_err(|_| failed(path, "write to it"))?;
+        overlay.take_base(&identity, new.path()).map_err(|_| failed(path, "write to it"))?;
     } else {
         // An earlier rebase may have come this far.
         drop(opening);
@@ -113,6 +111,12 @@ impl Overlay {
             copied += 1;
         }
         Ok(copied)
+    }
+
+    /// Says that another base is below, which it has to be as soon as this is written: the overlay holds whatever differs.
+    pub(super) fn take_base(&self, identity: &Identity, base: &Path) -> Result<(), Fault> {
+        self.flush()?;
+        self.write_header(&Header { over: *identity, committing: false }, base)
     }
 
     /// Gives the room of clusters back that the base has too; gives their number. Nobody else may use the overlay meanwhile.
