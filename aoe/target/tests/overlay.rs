@@ -3,10 +3,8 @@
 mod client;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use client::Client;
@@ -191,96 +189,6 @@ fn damage_is_said_in_one_line() {
         if let Ok(overlay) = open(&path, &base) {
             all(&overlay);
         }
-    }
-}
-
-const PLACES: usize = 40;
-
-/// Where write `i` goes. Several places lie in one cluster.
-fn place(i: usize) -> usize {
-    (i * 7 % PLACES) * (9 * 4_096 + 512)
-}
-
-fn index_at(overlay: &Overlay, place: usize) -> usize {
-    let mut sector = [0; 512];
-    overlay.read(place as u64, &mut sector).unwrap();
-    u32::from_le_bytes(sector[..4].try_into().unwrap()) as usize
-}
-
-#[test]
-fn what_was_flushed_outlives_everything() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let base = folder.path().join("base.img");
-    // Whatever is not written later reads as this.
-    fs::write(&base, vec![0; SIZE]).unwrap();
-    let path = folder.path().join("one.overlay");
-    let mut random = Random(u64::from(std::process::id()));
-    // The last write to each place that was answered, and that was flushed.
-    let (mut answered, mut flushed) = ([0; PLACES], [0; PLACES]);
-    let mut next = 1;
-    for round in 0..20 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writes_when_told", "--nocapture"])
-            .env("KAGERO_TEST_OVERLAY", folder.path())
-            .env("KAGERO_TEST_NEXT", next.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut enough = random.below(120);
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            // The test harness talks too.
-            if let Some(i) = line.rsplit_once("wrote ").and_then(|(_, i)| i.parse::<usize>().ok()) {
-                answered[i * 7 % PLACES] = i;
-                next = i + 1;
-            } else if line.contains("flushed") {
-                flushed = answered;
-            }
-            if enough == 0 {
-                child.kill().unwrap();
-            }
-            enough = enough.saturating_sub(1);
-        }
-        child.wait().unwrap();
-        let power_lost = round % 3 == 2;
-        if power_lost {
-            // As after a new start of the machine: the journal counts for nothing.
-            File::options().write(true).open(&path).unwrap().write_all_at(&[0; 1_024], 4_096).unwrap();
-        }
-        let overlay = open(&path, &base).unwrap();
-        for i in 1..=PLACES {
-            let which = i * 7 % PLACES;
-            let found = index_at(&overlay, place(i));
-            let in_flight = found == next && next * 7 % PLACES == which;
-            if power_lost {
-                let later = found <= answered[which] || in_flight;
-                assert!(found >= flushed[which] && later, "round {round}: {found} at {which}");
-            } else {
-                assert!(found == answered[which] || in_flight, "round {round}: {found} at {which}");
-            }
-            answered[which] = found;
-            // The neighbour is never written to.
-            assert_eq!(index_at(&overlay, place(i) + 4_096), 0);
-        }
-        flushed = answered;
-        next += 1;
-    }
-    assert!(next > 100, "too little was written: {next}");
-}
-
-#[test]
-fn writes_when_told() {
-    let Some(folder) = std::env::var_os("KAGERO_TEST_OVERLAY").map(PathBuf::from) else { return };
-    let overlay = open(&folder.join("one.overlay"), &folder.join("base.img")).unwrap();
-    let first: usize = std::env::var("KAGERO_TEST_NEXT").unwrap().parse().unwrap();
-    for i in first.. {
-        overlay.write(place(i) as u64, &(i as u32).to_le_bytes().repeat(128 * 2), false).unwrap();
-        println!("wrote {i}");
-        if i % 11 == 0 {
-            overlay.flush().unwrap();
-            println!("flushed");
-        }
-        std::io::stdout().flush().unwrap();
     }
 }
 
