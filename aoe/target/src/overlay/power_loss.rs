@@ -18,6 +18,7 @@ const SECTOR: usize = 512;
 /// Eight clusters, the last of them short.
 const SIZE: usize = 7 * CLUSTER as usize + 3 * SECTOR;
 
+#[derive(Debug)]
 struct Random(u64);
 
 impl Random {
@@ -43,9 +44,16 @@ type Tape = Arc<Mutex<Vec<Event>>>;
 struct Recorder {
     below: Box<dyn Backend>,
     tape: Tape,
+    /// Now and then nothing passes, as on a full disk.
+    faults: Option<Mutex<Random>>,
 }
 
 impl Recorder {
+    fn pass(&self) -> Result<(), Fault> {
+        let fails = self.faults.as_ref().is_some_and(|random| random.lock().unwrap().below(8) == 0);
+        if fails { Err(Fault::Aborted) } else { Ok(()) }
+    }
+
     fn note(&self, event: Event) {
         self.tape.lock().unwrap().push(event);
     }
@@ -61,6 +69,7 @@ impl Backend for Recorder {
     }
 
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {
+        self.pass()?;
         self.below.write(offset, data, false)?;
         // One durable write is less than a flush: it says nothing of others. Its sectors alone are certain.
         assert!(!durable || data.len() <= CLUSTER as usize);
@@ -72,6 +81,7 @@ impl Backend for Recorder {
     }
 
     fn flush(&self) -> Result<(), Fault> {
+        self.pass()?;
         self.note(Event::Flush);
         Ok(())
     }
@@ -197,12 +207,15 @@ impl World {
 
     /// The overlay, recorded.
     fn open(&self, base: &Path, tape: &Tape) -> Overlay {
+        self.open_with(base, tape, None).unwrap()
+    }
+
+    fn open_with(&self, base: &Path, tape: &Tape, faults: Option<Random>) -> Result<Overlay, Error> {
         let base = self.image(base);
         let opening = Opening::new(&self.path()).unwrap();
         opening.check(&base, &Identity::of(&base).unwrap()).unwrap();
-        let record =
-            |raw| -> Box<dyn Backend> { Box::new(Recorder { below: Box::new(raw), tape: Arc::clone(tape) }) };
-        opening.over_with(base, record).unwrap()
+        let (tape, faults) = (Arc::clone(tape), faults.map(Mutex::new));
+        opening.over_with(base, |raw| Box::new(Recorder { below: Box::new(raw), tape, faults }))
     }
 
     /// Something that a client may do.
@@ -301,7 +314,7 @@ fn what_was_flushed_survives() {
             let flushes = flushes(&events, base_step);
             let mut last = None;
             for end in 0..=events.len() {
-                if random.below(3) > 0 && end != events.len() {
+                if random.below(6) > 0 && end != events.len() {
                     continue;
                 }
                 let (now, flushed) = flushes[end];
@@ -321,7 +334,7 @@ fn what_was_flushed_survives() {
             drop(overlay);
         }
     }
-    assert!(losses > 300, "{losses}");
+    assert!(losses > 120, "{losses}");
 }
 
 /// For each number of events: which step was begun by then, and up to which step all was flushed.
@@ -345,6 +358,61 @@ fn flushes(events: &[Event], begin: usize) -> Vec<(usize, usize)> {
         out.push((now, flushed));
     }
     out
+}
+
+/// The process is killed at every moment, and the disk is full now and then: what was answered is there, flushed or not.
+#[test]
+fn what_was_answered_survives_a_kill() {
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let mut random = Random(seed);
+    let (mut kills, mut failures) = (0, 0);
+    for round in 0..8 {
+        let world = World::new();
+        let identity = Identity::of(&world.image(&world.base)).unwrap();
+        drop(Overlay::create(&world.path(), world.image(&world.base), &identity).unwrap());
+        let before = fs::read(world.path()).unwrap();
+        let tape = Tape::default();
+        let Ok(overlay) = world.open_with(&world.base, &tape, Some(Random(seed + round))) else { continue };
+        // What each sector may hold after so many events.
+        let mut may: Vec<Vec<u32>> = world.history.iter().map(|history| vec![history[0].number]).collect();
+        let mut after = Vec::new();
+        for number in 1..30 {
+            let first = random.below(SIZE / SECTOR);
+            let last = (first + 1 + random.below(300)).min(SIZE / SECTOR);
+            if random.below(5) == 0 {
+                failures += usize::from(overlay.flush().is_err());
+                continue;
+            }
+            may[first..last].iter_mut().for_each(|sector| sector.push(number));
+            // While it goes on, and if it fails.
+            after.push((tape.lock().unwrap().len(), may.clone()));
+            match overlay.write((first * SECTOR) as u64, &sector(number).repeat(last - first), false) {
+                Ok(()) => may[first..last].iter_mut().for_each(|sector| *sector = vec![number]),
+                Err(_) => failures += 1,
+            }
+            after.push((tape.lock().unwrap().len(), may.clone()));
+        }
+        let events = std::mem::take(&mut *tape.lock().unwrap());
+        drop(overlay);
+        for end in (0..=events.len()).filter(|_| random.below(3) == 0) {
+            let Some((_, may)) = after.iter().rfind(|(begin, _)| *begin <= end) else { continue };
+            let mut file = before.clone();
+            for event in &events[..end] {
+                if let Event::Write(offset, data) = event {
+                    file.resize(file.len().max(offset + data.len()), 0);
+                    file[*offset..offset + data.len()].copy_from_slice(data);
+                }
+            }
+            fs::write(world.path(), file).unwrap();
+            let disk = everything(&world.open(&world.base, &Tape::default()));
+            for (at, (found, may)) in numbers(&disk).into_iter().zip(may).enumerate() {
+                assert!(may.contains(&found), "{end} events, sector {at} has {found}, not of {may:?}");
+            }
+            kills += 1;
+        }
+    }
+    assert!(kills > 90 && failures > 20, "{kills} {failures}");
 }
 
 /// Whenever the power goes during a rebase, the overlay is over one of the bases, and its client sees the same disk.
