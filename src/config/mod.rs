@@ -7,6 +7,7 @@ mod check;
 mod disk;
 mod fault;
 pub mod file;
+mod image;
 pub(crate) mod keyed;
 mod outputs;
 mod run;
@@ -15,6 +16,7 @@ mod units;
 
 pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
+pub use image::NamedImage;
 pub use kagero_aoe::wire::Address;
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};

@@ -30,7 +30,9 @@ pub use error::Error;
 pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
 pub use info::{Below, Info, Why, info};
-pub use overlay::{Committed, From, Identity, Left, Overlay, OverlayInfo, Overlays, Rebased, commit, rebase};
+pub use overlay::{
+    Committed, Identity, Left, OldBase, Overlay, OverlayInfo, Overlays, Rebased, commit, rebase,
+};
 pub use serve::Server;
 pub use stats::{Counters, Stats};
 pub use stop::Stop;

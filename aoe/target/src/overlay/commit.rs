@@ -167,7 +167,7 @@ fn refuse_others(path: &Path, base: &Identity) -> Result<(), Error> {
     let boot = layout::this_boot().map_err(kernel)?;
     let mut others: Vec<PathBuf> = Vec::new();
     for entry in folder.read_dir().map_err(kernel)? {
-        let other = entry.map_err(kernel)?.path();
+        let other = path.with_file_name(entry.map_err(kernel)?.file_name());
         let is_other = other.extension().is_some_and(|kind| kind == "overlay") && other.file_name() != name;
         let needs = |contents: Contents| contents.header.over == *base;
         let read = |file: File| Contents::read(&file, &other, boot);

@@ -17,7 +17,7 @@ pub use contents::Left;
 pub use info::OverlayInfo;
 pub use layout::Identity;
 pub(crate) use layout::MAGIC;
-pub use rebase::{From, Rebased, rebase};
+pub use rebase::{OldBase, Rebased, rebase};
 
 use std::fs::{self, File};
 use std::io;

@@ -13,7 +13,7 @@ use crate::{Backend, Error, Image};
 
 /// What is known of the base before.
 #[derive(Debug)]
-pub enum From {
+pub enum OldBase {
     /// This is it.
     Image(Image),
     /// It had the same contents as the new one: the user says so.
@@ -39,7 +39,7 @@ pub struct Rebased {
 pub fn rebase(
     path: &Path,
     new: Image,
-    from: From,
+    from: OldBase,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Rebased, Error> {
     let new = Arc::new(new);
@@ -61,11 +61,11 @@ pub fn rebase(
     let mut compare = true;
     if over != identity {
         let old = match from {
-            From::Image(old) => {
+            OldBase::Image(old) => {
                 opening.check(&old, &Identity::of(&old)?)?;
                 Arc::new(old)
             }
-            From::Same => {
+            OldBase::Same => {
                 compare = false;
                 Arc::clone(&new)
             }
