@@ -10,6 +10,7 @@ use std::sync::Arc;
 use client::Client;
 use kagero_aoe::target::Range;
 use kagero_aoe::wire::Address;
+use kagero_devices::storage::Operation;
 use kagero_link::{MemoryLink, memory};
 use kagero_target::{Access, Backend, Identity, Image, Overlay, Overlays, Running, Server};
 
@@ -192,6 +193,87 @@ fn damage_is_said_in_one_line() {
     }
 }
 
+/// A server's clients by a cable each; their station addresses end with 1, 2, and so on.
+fn serve(overlays: Overlays, clients: u8) -> (Running, Vec<Client<MemoryLink>>) {
+    let address = Address { shelf: 7, slot: 1 };
+    let mut server = Server::new();
+    server.export_overlays(address, overlays).unwrap();
+    let (mut ends, mut links) = (Vec::new(), Vec::new());
+    for mac in 1..=clients {
+        let macs = [[2, 0, 0, 0, 1, mac], [2, 0, 0, 0, 2, mac]];
+        let (here, there) = MemoryLink::pair(memory::Options { macs, ..Default::default() }).unwrap();
+        ends.push(there);
+        links.push(here);
+    }
+    let running = Running::start(server, ends).unwrap();
+    (running, links.into_iter().map(|link| Client::attach(link, address).0).collect())
+}
+
+#[test]
+fn a_damaged_overlay_stops_its_client_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, data) = base_in(folder.path());
+    let overlays = folder.path().join("overlays");
+    fs::create_dir(&overlays).unwrap();
+    let path = |client: u8| overlays.join(format!("02:00:00:00:01:{client:02}.overlay"));
+    for client in 1..=3 {
+        open(&path(client), &base).unwrap().write(512, &[client; 512], false).unwrap();
+    }
+    let mut bad = fs::read(path(2)).unwrap();
+    bad[MAP as usize] = 77;
+    fs::write(path(2), &bad).unwrap();
+    fs::remove_file(path(3)).unwrap();
+    // What is no file is no reason to serve the base either.
+    fs::create_dir(path(3)).unwrap();
+    fs::write(overlays.join("somebody.overlay"), "").unwrap();
+
+    let opened = Overlays::open(Image::open(&base, Access::ReadOnly).unwrap(), overlays.clone()).unwrap();
+    let mut refused: Vec<_> = opened.refused().iter().map(|(mac, error)| format!("{mac} {error}")).collect();
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            format!(
+                "02:00:00:00:01:02 overlay {} is damaged: cluster 0 can't lie at byte {}; \
+                 take it away, and the client begins anew from the base",
+                path(2).display(),
+                DATA + 77
+            ),
+            format!(
+                "02:00:00:00:01:03 disk image {} is a directory: name a file or a block device",
+                path(3).display()
+            ),
+        ]
+    );
+    let (running, mut clients) = serve(opened, 4);
+    for (i, client) in (1..).zip(&mut clients) {
+        let range = (8u64 | 8 << 48).to_le_bytes().into_iter().chain([0; 504]).collect();
+        let all = [
+            client.read(1, 1).map(drop),
+            client.write(9, &[i; 512], false),
+            client.carry_out(Operation::Flush, vec![]),
+            client.carry_out(Operation::Verify { lba: 9, sectors: 1 }, vec![]),
+            client.carry_out(Operation::Trim { blocks: 1 }, range),
+        ];
+        match i {
+            2 | 3 => assert!(all.iter().all(Result::is_err), "client {i}: {all:?}"),
+            _ => {
+                assert!(all.iter().all(Result::is_ok), "client {i}: {all:?}");
+                let expected = if i == 1 { vec![1; 512] } else { data[512..1_024].to_vec() };
+                assert_eq!(client.read(1, 1).unwrap(), expected);
+            }
+        }
+    }
+    running.stop().unwrap();
+    assert!(fs::read(path(2)).unwrap() == bad);
+    assert!(fs::read(&base).unwrap() == data);
+
+    // A changed base concerns all of them.
+    fs::write(&base, &data[512..]).unwrap();
+    let refused = Overlays::open(Image::open(&base, Access::ReadOnly).unwrap(), overlays.clone());
+    assert!(refused.unwrap_err().to_string().contains(" was made over another state of "));
+}
+
 #[test]
 fn each_client_has_its_own_disk() {
     let folder = tempfile::tempdir().unwrap();
@@ -201,22 +283,8 @@ fn each_client_has_its_own_disk() {
     let text = open().unwrap_err().to_string();
     assert_eq!(text, format!("no folder {} for overlays: make it with `mkdir`", overlays.display()));
     fs::create_dir(&overlays).unwrap();
-    let address = Address { shelf: 7, slot: 1 };
     for round in 0..2u8 {
-        let mut server = Server::new();
-        server.export_overlays(address, open().unwrap()).unwrap();
-        let (mut ends, mut clients) = (Vec::new(), Vec::new());
-        for mac in 1..=3 {
-            let options = |mac| memory::Options {
-                macs: [[2, 0, 0, 0, 1, mac], [2, 0, 0, 0, 2, mac]],
-                ..Default::default()
-            };
-            let (here, there) = MemoryLink::pair(options(mac)).unwrap();
-            ends.push(there);
-            clients.push(here);
-        }
-        let running = Running::start(server, ends).unwrap();
-        let mut clients: Vec<_> = clients.into_iter().map(|link| Client::attach(link, address).0).collect();
+        let (running, mut clients) = serve(open().unwrap(), 3);
         for (i, client) in clients.iter_mut().enumerate() {
             let was = if round == 0 || i == 2 { data[..512].to_vec() } else { vec![i as u8 + 1; 512] };
             assert!(client.read(0, 1).unwrap() == was, "client {i}");

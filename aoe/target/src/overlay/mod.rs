@@ -10,6 +10,8 @@ mod map;
 mod power_loss;
 mod rebase;
 mod state;
+#[cfg(test)]
+mod waiting;
 
 pub use clients::Overlays;
 pub use commit::{Committed, commit};
