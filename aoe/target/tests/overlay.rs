@@ -94,6 +94,48 @@ fn it_reads_as_a_disk_would() {
 }
 
 #[test]
+fn many_threads_may_use_one() {
+    const THREADS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let (base, original) = base_in(folder.path());
+    let path = folder.path().join("one.overlay");
+    let overlay = open(&path, &base).unwrap();
+    // Each has sectors of its own in every cluster.
+    let models: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (overlay, mut model) = (&overlay, original.clone());
+                scope.spawn(move || {
+                    let mut random = Random(thread as u64);
+                    for step in 0..400 {
+                        let sector = random.below(SIZE / 512 / THREADS) * THREADS + thread;
+                        let mine = &mut model[sector * 512..][..512];
+                        match random.below(10) {
+                            0 => overlay.flush().unwrap(),
+                            1..5 => {
+                                let mut back = [0; 512];
+                                overlay.read(sector as u64 * 512, &mut back).unwrap();
+                                assert!(back == mine, "step {step} of {thread}");
+                            }
+                            other => {
+                                mine.fill(random.below(256) as u8);
+                                overlay.write(sector as u64 * 512, mine, other == 5).unwrap();
+                            }
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let expected: Vec<u8> = (0..SIZE).map(|at| models[at / 512 % THREADS][at]).collect();
+    assert!(all(&overlay) == expected);
+    drop(overlay);
+    assert!(all(&open(&path, &base).unwrap()) == expected);
+}
+
+#[test]
 fn space_grows_with_what_was_written() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let base = folder.path().join("base.img");
