@@ -1,6 +1,6 @@
 //! One base image, and an overlay for each client that has written.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -20,7 +20,7 @@ pub struct Overlays {
     identity: Identity,
     folder: PathBuf,
     /// Written to only to add a client, and not while its file is made.
-    clients: RwLock<BTreeMap<MacAddress, Arc<dyn Backend>>>,
+    clients: RwLock<HashMap<MacAddress, Arc<dyn Backend>>>,
     /// Held while an overlay is made.
     making: Mutex<()>,
     refused: Vec<(MacAddress, Error)>,
@@ -42,7 +42,7 @@ impl Overlays {
         if !folder.is_dir() {
             return Err(Error::NoFolder(folder));
         }
-        let mut clients: BTreeMap<MacAddress, Arc<dyn Backend>> = BTreeMap::new();
+        let mut clients: HashMap<MacAddress, Arc<dyn Backend>> = HashMap::new();
         let mut refused = Vec::new();
         for entry in folder.read_dir().map_err(kernel)? {
             let path = entry.map_err(kernel)?.path();
