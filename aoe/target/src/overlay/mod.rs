@@ -6,12 +6,11 @@ mod contents;
 mod info;
 mod layout;
 mod map;
-#[cfg(test)]
-mod power_loss;
+mod opening;
 mod rebase;
 mod state;
 #[cfg(test)]
-mod waiting;
+mod tests;
 
 pub use clients::Overlays;
 pub use commit::{Committed, commit};
@@ -30,12 +29,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kagero_aoe::target::{Fault, Range};
 
 use crate::backend::{Backend, after};
-use crate::file::ImageFile;
-use crate::raw::Raw;
 use crate::{Error, Image};
-use contents::Contents;
 use layout::{CLUSTER, Half, Header, Layout};
 use map::{Map, Place};
+use opening::Opening;
 use state::State;
 
 /// Clusters that may be copied at once.
@@ -295,78 +292,5 @@ impl Drop for Overlay {
         if self.flush().is_ok() {
             self.end_journal();
         }
-    }
-}
-
-/// An overlay's file, opened and locked, and not yet put over a base.
-#[derive(Debug)]
-struct Opening {
-    file: ImageFile,
-    contents: Contents,
-    boot: [u8; 16],
-}
-
-impl Opening {
-    fn new(path: &Path) -> Result<Self, Error> {
-        let file = ImageFile::open(path, true)?;
-        let boot =
-            layout::this_boot().map_err(|error| file.kernel("find this run of the machine for", error))?;
-        let contents = Contents::read(&file, path, boot)?;
-        Ok(Opening { file, contents, boot })
-    }
-
-    /// Whether it may be used over this base.
-    fn check(&self, base: &Image, identity: &Identity) -> Result<(), Error> {
-        let (path, Header { over, committing }) = (self.file.path(), self.contents.header);
-        if committing {
-            return Err(Error::OverlayCommitting(path.into()));
-        }
-        if over != *identity {
-            let (path, base, what) = (path.into(), base.path().into(), over.difference(identity));
-            return Err(Error::OverlayBase { path, base, what });
-        }
-        Ok(())
-    }
-
-    /// The overlay over this base, which must have the right size.
-    fn over(self, base: Arc<Image>) -> Result<Overlay, Error> {
-        self.over_with(base, |raw| Box::new(raw))
-    }
-
-    /// The same, with what lies between overlay and file.
-    fn over_with(
-        self,
-        base: Arc<Image>,
-        store: impl FnOnce(Raw) -> Box<dyn Backend>,
-    ) -> Result<Overlay, Error> {
-        let Opening { file, contents, boot } = self;
-        let path = file.path().to_owned();
-        let cannot_write = |_| Error::Kernel {
-            path: path.clone(),
-            doing: "write its journal",
-            source: io::Error::other("no room, or a failing disk; the log says which"),
-        };
-        let map = Map::new(&contents.layout);
-        for (&cluster, &place) in &contents.places {
-            map.set(cluster, place);
-        }
-        let mut state =
-            State::new(boot, &contents).map_err(|error| file.kernel("begin its journal", error))?;
-        state.dirty.extend(contents.replayed.iter().map(|&cluster| layout::page_of(cluster)));
-        let overlay = Overlay {
-            store: store(Raw::new(file, u64::MAX)),
-            path: path.clone(),
-            base,
-            layout: contents.layout,
-            map,
-            copying: Default::default(),
-            flushing: Mutex::default(),
-            state: Mutex::new(state),
-        };
-        if contents.left != Left::Closed {
-            overlay.checkpoint().map_err(cannot_write)?;
-        }
-        overlay.start_journal().map_err(cannot_write)?;
-        Ok(overlay)
     }
 }

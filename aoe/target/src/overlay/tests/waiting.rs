@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kagero_aoe::target::{Fault, Range};
 
-use super::layout::CLUSTER;
-use super::{Identity, Opening, Overlay};
+use super::super::layout::CLUSTER;
+use super::super::{Identity, Opening, Overlay};
 use crate::{Access, Backend, Image};
 
 /// A test that fails shall end.
