@@ -1,6 +1,7 @@
 //! `kagero image`, as its users see it.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -175,6 +176,47 @@ fn a_commit_makes_the_base_what_the_client_saw() {
 }
 
 #[test]
+fn a_killed_commit_is_finished_by_the_next() {
+    const CLUSTERS: usize = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let (base, path) = (folder.path().join("base.img"), folder.path().join(CLIENT));
+    let (old, new) = (vec![1; CLUSTERS * CLUSTER], vec![2; CLUSTERS * CLUSTER]);
+    let kagero = [env!("CARGO_BIN_EXE_kagero"), "image", "commit", CLIENT, "--base", "base.img"];
+    let run = |words: &[&str]| {
+        Command::new(words[0]).args(&words[1..]).current_dir(folder.path()).output().unwrap()
+    };
+    for first in [1, 77, CLUSTERS - 1] {
+        fs::write(&base, &old).unwrap();
+        let image = Arc::new(Image::open(&base, Access::ReadOnly).unwrap());
+        let identity = Identity::of(&image).unwrap();
+        Overlay::create(&path, image, &identity).unwrap().write(0, &new, false).unwrap();
+
+        // SIGXFSZ ends it at this cluster.
+        let limit = format!("--fsize={}", first * CLUSTER);
+        let killed = run(&[&["prlimit", "--core=0", &limit][..], &kagero].concat());
+        assert_eq!(
+            killed.status.signal(),
+            Some(libc::SIGXFSZ),
+            "{}",
+            String::from_utf8_lossy(&killed.stderr)
+        );
+        let half = fs::read(&base).unwrap();
+        assert!(
+            half[..first * CLUSTER] == new[..first * CLUSTER]
+                && half[first * CLUSTER..] == old[first * CLUSTER..]
+        );
+        let info = run(&[kagero[0], "image", "info", CLIENT]);
+        let line = "closed    no, a commit did not end: run `kagero image commit` again\n";
+        assert!(String::from_utf8(info.stdout).unwrap().contains(line));
+
+        let said = String::from_utf8(run(&kagero).stdout).unwrap();
+        assert!(said.contains(" are in base.img now, which an earlier commit had begun; "), "{said}");
+        assert!(fs::read(&base).unwrap() == new);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
 fn the_others_can_follow_a_commit() {
     let place = Place::new();
     let other = place.overlay("02:00:00:00:00:02.overlay");
@@ -243,6 +285,8 @@ fn mistakes() {
     for (arguments, line) in [
         ("info no.img", "no disk image no.img: check the path"),
         ("info .", "disk image . is a directory: name a file or a block device"),
+        ("info /dev/null", "disk image /dev/null is neither: name a file or a block device"),
+        ("commit O --base /dev/null", "disk image /dev/null is neither: name a file or a block device"),
         (
             "info short",
             "overlay short is damaged: it is too short; take it away, and the client begins anew from the base",

@@ -95,8 +95,8 @@ fn name(what: Option<Signature>) -> String {
     what.map_or_else(|| Format::Raw.to_string(), Signature::name)
 }
 
-/// The file, and what it begins with.
-fn open(path: &Path) -> Result<(File, [u8; SIGNATURE]), Error> {
+/// The file, opened to be read and not locked, and what it begins with.
+pub(crate) fn open(path: &Path) -> Result<(File, [u8; SIGNATURE]), Error> {
     let not = |what| Error::NotAnImage { path: path.into(), what };
     let kind = path.metadata().map_err(|error| refused(path, error, "read"))?.file_type();
     if kind.is_dir() {

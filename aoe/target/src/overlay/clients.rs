@@ -101,7 +101,9 @@ impl Overlays {
             return Err(Fault::Aborted);
         }
         let path = self.folder.join(format!("{client}.overlay"));
-        let overlay = Overlay::create(&path, Arc::clone(&self.base), &self.identity).map_err(|error| {
+        // It was made, and could not be opened, when there were no descriptors left, say.
+        let make = if path.exists() { Overlay::open } else { Overlay::create };
+        let overlay = make(&path, Arc::clone(&self.base), &self.identity).map_err(|error| {
             tracing::warn!(%error, "a client can't write");
             Fault::Aborted
         })?;

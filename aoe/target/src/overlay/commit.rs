@@ -12,7 +12,7 @@ use super::layout::{CLUSTER, Header};
 use super::map::Place;
 use super::{Identity, Opening, Overlay, layout, sync_folder};
 use crate::format::{Signature, signature};
-use crate::{Access, Backend, Error, Format, Image};
+use crate::{Access, Backend, Error, Format, Image, info};
 
 /// What a commit did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ fn raw_image(path: &Path, format: Option<Format>) -> Result<Image, Error> {
         Some(Format::Raw) => None,
         Some(other) => Some(other.to_string()),
         // What else is wrong with it, the opening says.
-        None => begin(path).ok().and_then(|begin| match signature(&begin) {
+        None => info::open(path).ok().and_then(|(_, begin)| match signature(&begin) {
             Some(Signature::Overlay) | None => None,
             Some(other) => Some(other.name()),
         }),
@@ -151,12 +151,6 @@ fn raw_image(path: &Path, format: Option<Format>) -> Result<Image, Error> {
         Some(format) => Err(Error::NotRawBase { path: path.into(), format }),
         None => Image::open_as(path, Access::ReadWrite, format),
     }
-}
-
-fn begin(path: &Path) -> io::Result<[u8; 8]> {
-    let mut begin = [0; 8];
-    io::Read::read_exact(&mut File::open(path)?, &mut begin)?;
-    Ok(begin)
 }
 
 /// Refuses when other overlays beside this one are over the same base.
@@ -171,7 +165,7 @@ fn refuse_others(path: &Path, base: &Identity) -> Result<(), Error> {
         let is_other = other.extension().is_some_and(|kind| kind == "overlay") && other.file_name() != name;
         let needs = |contents: Contents| contents.header.over == *base;
         let read = |file: File| Contents::read(&file, &other, boot);
-        if is_other && File::open(&other).is_ok_and(|file| read(file).is_ok_and(needs)) {
+        if is_other && info::open(&other).and_then(|(file, _)| read(file)).is_ok_and(needs) {
             others.push(other);
         }
     }
