@@ -84,7 +84,11 @@ impl Overlays {
     /// As [`Backend::rest`], for all of them.
     pub(crate) fn rest(&self) {
         self.base.backend().rest();
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).values().for_each(|overlay| overlay.rest());
+        self.clients
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .for_each(|overlay| overlay.rest());
     }
 
     /// What a client reads, if it has written.
