@@ -11,8 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use kagero_integration::network::Namespace;
+use kagero_target::{Access, Identity, Image, Overlay};
 
 /// Every file that a run can be told to write.
 const OUTPUTS: [(&str, &str); 5] = [
@@ -236,6 +238,40 @@ fn an_image_in_use_by_another_writer() {
     place.refused(place.kagero(&["serve", "--interface", "near", "7.2=a.img", "--pcap", "run.pcap"]), &line);
 }
 
+#[test]
+fn overlays_that_can_not_be_used() {
+    if !root() {
+        return;
+    }
+    let place = Place::with_cable(1500);
+    let serve =
+        || place.kagero(&["serve", "--interface", "near", "7.1=a.img,overlay=over", "--pcap", "run.pcap"]);
+    place.refused(serve(), "no folder over for overlays: make it with `mkdir`");
+
+    fs::create_dir(place.path("over")).unwrap();
+    let base = Arc::new(Image::open(&place.path("a.img"), Access::ReadOnly).unwrap());
+    let overlay = place.path("over/02:00:00:00:00:01.overlay");
+    let identity = Identity::of(&base).unwrap();
+    drop(Overlay::create(&overlay, Arc::clone(&base), &identity).unwrap());
+    drop(base);
+    fs::write(place.path("a.img"), vec![1; 1 << 20]).unwrap();
+    place.refused(
+        serve(),
+        "overlay over/02:00:00:00:00:01.overlay was made over another state of a.img (its contents differs): \
+         bring that back, or take the overlay away",
+    );
+    // One that is damaged stops its own client alone.
+    fs::write(&overlay, "KAGEROVL").unwrap();
+    let mut child = serve().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("serving on ")));
+    child.kill().unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    let line = "client 02:00:00:00:00:01 gets nothing but errors: overlay over/02:00:00:00:00:01.overlay is damaged: \
+                it is too short; take it away, and the client begins anew from the base\n";
+    assert!(said.ends_with(line) && said.lines().count() == 1, "{said}");
+}
+
 /// Every command that uses an interface refuses it with `line`.
 #[track_caller]
 fn interface_refused(place: &Place, interface: &str, line: &str) {
@@ -373,6 +409,45 @@ fn two_of_what_there_may_be_one() {
 }
 
 #[test]
+fn who_can_not_come_in() {
+    let place = Place::new();
+    let serve = |words: &[&str]| place.kagero(&[&["serve", "--pcap", "run.pcap"], words].concat());
+    let lo = |export| serve(&["--interface", "lo", export]);
+    let refused = |export, line: &str| place.refused(lo(export), &format!("ADDRESS=IMAGE: {line}"));
+    refused(
+        "7.1=a.img,allow=debian",
+        "\"debian\" is not a station's Ethernet address: \
+         write six pairs, as 02:00:00:00:00:01, and a + between two stations",
+    );
+    refused(
+        "7.1=a.img,allow=ff:ff:ff:ff:ff:ff",
+        "\"ff:ff:ff:ff:ff:ff\" is every station, and no frame comes from that: \
+         allow each station by its own address",
+    );
+    refused(
+        "7.1=a.img,allow=02:00:00:00:00:01+02:00:00:00:00:01",
+        "allow has 02:00:00:00:00:01 twice: name it once",
+    );
+    place.refused(
+        lo("7.1=a.img,interface=eth1"),
+        "7.1: interface eth1 is not served: add --interface eth1; served is lo",
+    );
+    place.refused(
+        serve(&["--interface", "lo", "--interface", "near", "--interface", "lo", "7.1=a.img"]),
+        "--interface: lo is there twice: name it once",
+    );
+    place.refused(
+        serve(&["--interface", "lo", "--user", "no-one-here", "7.1=a.img"]),
+        "--user: there is no user \"no-one-here\": \
+         `useradd --system NAME` makes one; `getent passwd` lists them",
+    );
+    place.refused(
+        serve(&["--interface", "lo", "--seccomp", "perhaps", "7.1=a.img"]),
+        "--seccomp: \"perhaps\" is unknown here: known are on, log, off",
+    );
+}
+
+#[test]
 fn configuration_files() {
     let place = Place::new();
     let known = "known are disk, interface, memory, cpus, firmware, kernel, initrd, append, no-reboot, console, expect, \
@@ -408,14 +483,31 @@ fn configuration_files() {
         place.file("vm.toml", text);
         place.refused(place.run(&["--config", "vm.toml"]), line);
     }
-    let serve: [(&[u8], &str); 2] = [
+    let serve: [(&[u8], &str); 6] = [
         (
             b"export = \"7.1=a.img\"\ninterfaces = \"lo\"",
             "vm.toml:2: \"interfaces\" is an unknown key: did you mean \"interface\"?",
         ),
         (
             b"disk = \"a.img\"",
-            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, pcap, verbose, quiet",
+            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, user, pcap, seccomp, verbose, quiet",
+        ),
+        (
+            b"interface = [\"lo\", \"lo\"]\nexport = \"7.1=a.img\"",
+            "--interface: lo is there twice: name it once",
+        ),
+        (
+            b"[[export]]\naddress = \"7.1\"\nimage = \"a.img\"\nallow = [\n\"02:00:00:00:00:01\",\n\"02:00:00:00:00:0g\"]",
+            "vm.toml:6: \"02:00:00:00:00:0g\" is not a station's Ethernet address: \
+             write six pairs, as 02:00:00:00:00:01, and a + between two stations",
+        ),
+        (
+            b"[[export]]\naddress = \"7.1\"\nimage = \"a.img\"\nallow = []",
+            "vm.toml:4: \"allow\" is an empty list: leave it out to allow all",
+        ),
+        (
+            b"[[export]]\naddress = \"7.1\"\nimage = \"a.img\"\nread-only = [true]",
+            "vm.toml:4: invalid type: sequence, expected a string, a whole number, true or false",
         ),
     ];
     for (text, line) in serve {
@@ -517,6 +609,11 @@ fn outputs_that_can_not_be() {
     place.refused(
         place.kagero(&["serve", "--interface", "lo", "7.1=a.img", "--pcap", "a.img"]),
         "a.img: --pcap would write over it, and it is needed here: give another file",
+    );
+    fs::rename(place.path("a.img"), place.path("a.1")).unwrap();
+    place.refused(
+        place.kagero(&["serve", "--interface", "lo", "--interface", "near", "7.1=a.1", "--pcap", "a"]),
+        "a.1: --pcap would write over it, and it is needed here: give another file",
     );
 }
 

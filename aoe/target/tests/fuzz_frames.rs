@@ -34,9 +34,13 @@ const RELEASE: u64 = 64;
 /// What a process has grown to. Memory that was freed comes back to it sooner or later, and so it is never quite the same.
 const SLACK: u64 = 2 << 20;
 
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the process holds.
 #[derive(Clone, Copy, Debug)]
 struct Held {
+    /// Bytes that are its own, and not a file's.
     memory: u64,
     descriptors: usize,
     threads: usize,
@@ -44,11 +48,11 @@ struct Held {
 
 impl Held {
     fn now() -> Held {
-        let pages: u64 =
-            fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB"));
         let entries = |folder| fs::read_dir(folder).unwrap().count();
         Held {
-            memory: pages * rustix::param::page_size() as u64,
+            memory: memory.unwrap().trim().parse::<u64>().unwrap() << 10,
             descriptors: entries("/proc/self/fd"),
             threads: entries("/proc/self/task"),
         }
@@ -75,7 +79,7 @@ impl Files {
     }
 
     fn server(&self) -> Server {
-        let mut server = Server::new();
+        let server = Server::new();
         server.export(RAW, &self.path("raw"), Access::ReadWrite).unwrap();
         server.export(READ_ONLY, &self.path("read-only"), Access::ReadOnly).unwrap();
         let base = Image::open(&self.path("base"), Access::ReadOnly).unwrap();
@@ -84,36 +88,46 @@ impl Files {
     }
 }
 
-/// A network's end, and what was asked there lately.
+/// Two networks' ends, for small frames and for large ones, and what was asked there.
 struct Flood {
-    link: MemoryLink,
+    links: [MemoryLink; 2],
     running: Running,
     rng: Rng,
     sent: u64,
     answers: u64,
-    /// Sender and tag of the frames of this batch and of the last.
-    asked: [HashSet<(MacAddress, u32)>; 2],
+    /// Tags of requests without whose answers it does not go on.
+    awaited: HashSet<u32>,
 }
 
 impl Flood {
-    fn start(files: &Files, mtu: usize, seed: u64) -> Flood {
-        let options = memory::Options { mtu, macs: [client(0), SERVER.0], ..Default::default() };
-        let (link, end) = MemoryLink::pair(options).unwrap();
-        let running = Running::start(files.server(), vec![end]).unwrap();
-        Flood { link, running, rng: Rng::new(seed), sent: 0, answers: 0, asked: Default::default() }
+    fn start(files: &Files) -> Flood {
+        let cable = |mtu| {
+            let options = memory::Options { mtu, macs: [client(0), SERVER.0], ..Default::default() };
+            MemoryLink::pair(options).unwrap()
+        };
+        let ((small, there), (large, there_too)) = (cable(1500), cable(9000));
+        let running = Running::start(files.server(), vec![there, there_too]).unwrap();
+        let (links, rng) = ([small, large], Rng::new(7));
+        Flood { links, running, rng, sent: 0, answers: 0, awaited: HashSet::new() }
     }
 
-    fn send(&mut self, frame: &[u8]) {
-        if let Ok(Frame { header, .. }) = Frame::parse(frame) {
-            self.asked[0].insert((header.source, header.tag));
+    /// Sends a frame as this client's. The tag it gets, if it has one, says when and from whom it was sent.
+    fn send(&mut self, link: usize, number: u8, frame: &mut [u8]) -> u32 {
+        let tag = (self.sent as u32 * u32::from(CLIENTS) + u32::from(number)).reverse_bits();
+        if let Some(source) = frame.get_mut(6..12) {
+            source.copy_from_slice(&client(number));
         }
-        let sent = self.link.transmit(|out| {
+        if let Some(place) = frame.get_mut(20..24) {
+            place.copy_from_slice(&tag.to_be_bytes());
+        }
+        let sent = self.links[link].transmit(|out| {
             let length = frame.len().min(out.len());
             out[..length].copy_from_slice(&frame[..length]);
             Some(length)
         });
         assert!(sent);
         self.sent += 1;
+        tag
     }
 
     /// One that is made up. It is from one of so many senders only, since each further one would have a file of its own; and lists of
@@ -128,9 +142,6 @@ impl Flood {
                 break frame;
             }
         };
-        if let Some(source) = frame.get_mut(6..12) {
-            source.copy_from_slice(&client(self.rng.below(CLIENTS.into()) as u8));
-        }
         // A broadcast reaches no disk, and most of the others are not there.
         if let Some(address) = frame.get_mut(16..19)
             && self.rng.below(4) > 0
@@ -143,58 +154,74 @@ impl Flood {
                 directive[2..].copy_from_slice(&mac);
             }
         }
-        self.send(&frame);
+        let (link, number) = (self.rng.below(2) as usize, self.rng.below(CLIENTS.into()) as u8);
+        self.send(link, number, &mut frame);
     }
 
-    /// Takes every station off the mask lists, and ends reservations.
+    /// Takes every station off the mask lists, ends reservations, and waits until the disks have done all that they were asked for: what they
+    /// have under way is no leak.
     fn release(&mut self) {
+        let request = |disk: Address, command: u8, argument: &[u8]| {
+            let [shelf, low] = disk.shelf.to_be_bytes();
+            let header = [0x88, 0xa2, 0x10, 0, shelf, low, disk.slot, command, 0, 0, 0, 0];
+            [&SERVER.0, &[0; 6], &header[..], argument].concat()
+        };
         for own in 0..CLIENTS {
-            let request = |command, argument: &[u8]| {
-                let header = [0x88, 0xa2, 0x10, 0, 0xff, 0xff, 0xff, command, 0, 0, 0, own];
-                [&SERVER.0, &client(own), &header[..], argument].concat()
-            };
             // Only who is on the list may change it, and so takes itself off last.
             let others_first = (0..CLIENTS).filter(|&other| other != own).chain([own]);
             let directives = others_first.flat_map(|other| [&[0, 2], &client(other)[..]].concat());
-            let edit = [0, 1, 0, CLIENTS].into_iter().chain(directives);
-            self.send(&request(2, &edit.collect::<Vec<u8>>()));
-            self.send(&request(3, &[2, 0]));
+            let edit: Vec<u8> = [0, 1, 0, CLIENTS].into_iter().chain(directives).collect();
+            self.send(0, own, &mut request(Address::BROADCAST, 2, &edit));
+            self.send(0, own, &mut request(Address::BROADCAST, 3, &[2, 0]));
         }
+        // A TRIM, here of sector 1, comes after all else.
+        let mut trim = [&[0x41, 1, 1, 0x06][..], &[0; 8], &[1, 0, 0, 0, 0, 0, 1, 0]].concat();
+        trim.resize(12 + 512, 0);
+        for disk in [RAW, OVERLAYS] {
+            let tag = self.send(0, 0, &mut request(disk, 0, &trim));
+            self.awaited.insert(tag);
+        }
+        self.settle();
     }
 
     /// Waits until all frames have come, and looks at the answers.
     fn settle(&mut self) {
         let begin = Instant::now();
-        while self.running.counters().frames < self.sent {
-            assert!(begin.elapsed() < Duration::from_secs(60), "it is stuck: {:?}", self.running.counters());
+        while self.running.counters().frames < self.sent || !self.awaited.is_empty() {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "it is stuck: {:?} of {}, {:x?}",
+                self.running.counters(),
+                self.sent,
+                self.awaited
+            );
             self.take_answers();
             std::thread::yield_now();
         }
         self.take_answers();
-        self.asked.swap(0, 1);
-        self.asked[0].clear();
     }
 
     fn take_answers(&mut self) {
-        let Flood { link, asked, answers, .. } = self;
-        let longest = link.mtu() + 14;
-        while link.receive(|bytes| {
-            let Frame { header, .. } = Frame::parse(bytes).expect("an AoE frame");
-            assert!((MIN_FRAME..=longest).contains(&bytes.len()));
-            assert!(header.response && header.version == 1 && header.source == SERVER, "{header:?}");
-            assert!([RAW, READ_ONLY, OVERLAYS].contains(&header.address), "{header:?}");
-            if header.destination == MacAddress::BROADCAST {
-                assert_eq!(
-                    (header.command, header.tag, header.error),
-                    (Command::Config, 0, None),
-                    "told at the start"
-                );
-            } else {
-                let asker = (header.destination, header.tag);
-                assert!(asked.iter().any(|asked| asked.contains(&asker)), "nobody asked: {header:?}");
-                *answers += 1;
-            }
-        }) {}
+        for link in &mut self.links {
+            let longest = link.mtu() + 14;
+            while link.receive(|bytes| {
+                let Frame { header, .. } = Frame::parse(bytes).expect("an AoE frame");
+                assert!((MIN_FRAME..=longest).contains(&bytes.len()));
+                assert!(header.response && header.version == 1 && header.source == SERVER, "{header:?}");
+                assert!([RAW, READ_ONLY, OVERLAYS].contains(&header.address), "{header:?}");
+                if header.destination == MacAddress::BROADCAST {
+                    let said = (header.command, header.tag, header.error);
+                    assert_eq!(said, (Command::Config, 0, None), "told at the start");
+                } else {
+                    let number = header.tag.reverse_bits();
+                    let (frame, asker) = (number / u32::from(CLIENTS), (number % u32::from(CLIENTS)) as u8);
+                    assert!(u64::from(frame) < self.sent, "nobody asked: {header:?}");
+                    assert_eq!(header.destination.0, client(asker), "another asked: {header:?}");
+                    self.awaited.remove(&header.tag);
+                    self.answers += 1;
+                }
+            }) {}
+        }
     }
 
     /// Sends so many frames.
@@ -204,47 +231,45 @@ impl Flood {
         while self.sent < end {
             if self.sent >= release {
                 self.release();
-                self.settle();
-                release += RELEASE;
+                release = self.sent + RELEASE;
             }
             for _ in 0..BATCH {
                 self.send_any();
             }
             self.settle();
         }
+        self.release();
     }
 }
 
 /// Sends `count` frames, a fifth of them to warm up.
 fn fuzz(count: u64) {
-    let files = Files::new();
-    let begin = Instant::now();
-    let (mut sent, mut answers, mut jobs, mut warm) = (0, 0, 0, None);
-    for (round, mtu) in (0..10).zip([1500, 9000].into_iter().cycle()) {
-        let mut flood = Flood::start(&files, mtu, round);
-        flood.run(count.div_ceil(10));
-        (sent, answers) = (sent + flood.sent, answers + flood.answers);
-        let counters = flood.running.counters();
-
-        jobs += counters.reads + counters.writes + counters.flushes;
-        assert!(counters.reads > 0 && counters.writes > 0 && counters.flushes > 0 && counters.errors > 0);
-        let Flood { link, running, .. } = flood;
-        running.stop().unwrap();
-        drop(link);
-        // Once both MTUs have been there.
-        if round == 1 {
-            warm = Some(Held::now());
-        }
-    }
-    let (warm, after) = (warm.unwrap(), Held::now());
+    let (files, before, begin) = (Files::new(), Held::now(), Instant::now());
+    let mut flood = Flood::start(&files);
+    flood.run(count / 5);
+    let warm = Held::now();
+    flood.run(count - count / 5);
+    let after = Held::now();
+    let Flood { links, running, sent, answers, .. } = flood;
+    let counters = running.counters();
+    running.stop().unwrap();
+    drop(links);
+    let jobs = counters.reads + counters.writes + counters.flushes;
     println!(
         "{sent} frames, {answers} answers, {jobs} reads, writes and flushes, {:.0} s",
         begin.elapsed().as_secs_f64()
     );
-    println!("after a fifth: {warm:?}; at the end: {after:?}");
+    println!("{before:?}; after a fifth: {warm:?}; at the end: {after:?}");
     assert!(answers > sent / 4, "{answers} answers to {sent} frames: they are hardly looked at");
+    assert!(counters.reads > 0 && counters.writes > 0 && counters.flushes > 0 && counters.errors > 0);
     assert!(after.memory <= warm.memory + SLACK, "{warm:?} became {after:?}");
-    assert_eq!((after.descriptors, after.threads), (warm.descriptors, warm.threads));
+    assert_eq!(after.descriptors, warm.descriptors);
+    // Its threads end by themselves.
+    while Held::now().threads > before.threads {
+        assert!(begin.elapsed() < PATIENCE, "threads are left: {before:?} became {:?}", Held::now());
+        std::thread::yield_now();
+    }
+    assert_eq!(Held::now().descriptors, before.descriptors);
     for name in ["read-only", "base"] {
         assert!(
             fs::read(files.path(name)).unwrap().iter().all(|&byte| byte == 0x5a),
