@@ -1,5 +1,6 @@
 //! `kagero serve` at one end of a cable, and raw frames from the other.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use kagero_aoe::wire::{self, Address, Ata, Command, Config, Frame, Header, MacAd
 use kagero_integration::process::Process;
 use kagero_link::{PacketLink, packet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +58,11 @@ impl Answer {
 impl Bed {
     /// Serves `count` disks, 7.1 and so on. Their sectors begin with the number of the disk and their own.
     pub(crate) fn new(count: u8) -> Bed {
+        Self::with(count, "")
+    }
+
+    /// As [`Self::new`], with these options for each disk.
+    pub(crate) fn with(count: u8, options: &str) -> Bed {
         // Not in /tmp, which may be a file system in memory: its pages are never written anywhere.
         let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
         for slot in 1..=count {
@@ -66,7 +73,7 @@ impl Bed {
             fs::write(&path, (0..written).flat_map(sector).collect::<Vec<u8>>()).unwrap();
             File::options().write(true).open(path).unwrap().set_len(u64::from(SECTORS) * 512).unwrap();
         }
-        let server = start(folder.path(), count);
+        let server = start(folder.path(), count, options);
         let link = PacketLink::open("kgv1", packet::Options::default()).unwrap_or_else(|e| panic!("{e}"));
         let mut bed = Bed { server, link, mac: MacAddress::BROADCAST, next_tag: 0, folder };
         bed.mac = bed.ask(Command::Config, &config(Config::query())).frame().header.source;
@@ -172,6 +179,39 @@ impl Bed {
         self.ask(Command::Ata, &ata(registers, data))
     }
 
+    /// Asks the first disk for so much that all of it waits when the server looks; the answers, in the order of the requests.
+    pub(crate) fn ask_together(&mut self, count: u32, argument: impl Fn(u32) -> Vec<u8>) -> Vec<Answer> {
+        self.server.signal(Signal::STOP).unwrap();
+        let first = self.next_tag + 1;
+        for number in 0..count {
+            let header = self.header(Command::Ata);
+            self.send(&header, &argument(number));
+        }
+        self.server.signal(Signal::CONT).unwrap();
+        let mut answers = BTreeMap::new();
+        while answers.len() < count as usize {
+            let answer = self.answer(first..=self.next_tag);
+            let tag = answer.frame().header.tag;
+            assert!(answers.insert(tag, answer).is_none(), "answered twice");
+        }
+        answers.into_values().collect()
+    }
+
+    /// How often the server's threads have called the kernel to read or to write, since it began (`proc_pid_io`(5)).
+    pub(crate) fn reads_and_writes(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.server.pid())).unwrap();
+        let of = |name| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        of("syscr:").unwrap() + of("syscw:").unwrap()
+    }
+
+    /// Whether the server has an io_uring.
+    pub(crate) fn has_ring(&self) -> bool {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.server.pid())).unwrap();
+        files
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+            .any(|file| file.ends_with("anon_inode:[io_uring]"))
+    }
+
     /// Reads one sector of the first disk.
     pub(crate) fn read(&mut self, sector: u32) -> Vec<u8> {
         let answer = self.ata(command(0x24, sector, 1), &[]);
@@ -191,10 +231,10 @@ impl Bed {
     }
 }
 
-fn start(folder: &Path, count: u8) -> Process {
+fn start(folder: &Path, count: u8, options: &str) -> Process {
     let mut kagero = Program::new(env!("CARGO_BIN_EXE_kagero"));
     kagero.args(["serve", "--interface", SERVER]).env_remove("KAGERO_LOG").current_dir(folder);
-    kagero.args((1..=count).map(|slot| format!("7.{slot}={slot}.img")));
+    kagero.args((1..=count).map(|slot| format!("7.{slot}={slot}.img{options}")));
     let mut server = Process::start(kagero, &folder.join("log")).unwrap();
     server.expect("serving on", PATIENCE).unwrap();
     server

@@ -84,6 +84,12 @@ impl Image {
         Ok(Image { backend, path: path.into(), access })
     }
 
+    /// An image in something else than a file.
+    #[cfg(test)]
+    pub(crate) fn of(backend: impl Backend + 'static, access: Access) -> Self {
+        Image { backend: Box::new(backend), path: PathBuf::new(), access }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
