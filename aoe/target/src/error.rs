@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kagero_aoe::target::AddressTaken;
 
-use crate::Format;
+use crate::{Format, NbdRefusal, NbdUri};
 
 /// Why a disk can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +150,14 @@ pub enum Error {
         path: PathBuf,
         /// Its backing file.
         backing: PathBuf,
+    },
+    /// An NBD server's export can't be used.
+    #[error("NBD export {uri}: {why}")]
+    Nbd {
+        /// The export.
+        uri: NbdUri,
+        /// Why.
+        why: NbdRefusal,
     },
     /// Two disks can't have one address.
     #[error(transparent)]

@@ -1,6 +1,6 @@
 //! A disk image, in whatever format.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::{Address, SECTOR};
@@ -9,7 +9,7 @@ use kagero_devices::storage::Disk;
 use crate::file::ImageFile;
 use crate::format::{Signature, signature};
 use crate::raw::Raw;
-use crate::{Backend, Error, Format, qcow2};
+use crate::{Backend, Error, Format, Location, NbdUri, nbd, qcow2};
 
 /// What clients may do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Image {
     backend: Box<dyn Backend>,
-    path: PathBuf,
+    location: Location,
     access: Access,
 }
 
@@ -62,13 +62,32 @@ impl Image {
             }
             (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
         };
-        Ok(Image { backend, path: path.into(), access })
+        Ok(Image { backend, location: path.into(), access })
+    }
+
+    /// Opens an export of an NBD server. It is served byte for byte, whatever format it looks like.
+    ///
+    /// # Errors
+    /// [`Error::Nbd`]: no server answers, it has no such export or offers less than is needed, its size is not whole sectors.
+    pub fn open_nbd(uri: &NbdUri, access: Access) -> Result<Self, Error> {
+        Ok(Image { backend: nbd::open(uri, access)?, location: Location::Nbd(uri.clone()), access })
+    }
+
+    /// Opens what lies there, by [`open_as`](Self::open_as) or [`open_nbd`](Self::open_nbd).
+    ///
+    /// # Errors
+    /// As those.
+    pub fn open_at(location: &Location, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        match location {
+            Location::File(path) => Self::open_as(path, access, format),
+            Location::Nbd(uri) => Self::open_nbd(uri, access),
+        }
     }
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// What its bytes lie in.

@@ -1,7 +1,9 @@
 //! What lies where in an overlay file: docs/overlay.md in code. All numbers are little endian.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crate::{Error, Image};
 
@@ -43,7 +45,7 @@ pub(super) fn record(number: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     size: u64,
-    /// When the file was last written to, in seconds and nanoseconds; 0 for a block device.
+    /// When the file was last written to, in seconds and nanoseconds; 0 for a block device and an NBD export.
     modified: (i64, i64),
     /// FNV-1a of 64 samples of 4 KiB, spread evenly.
     digest: u64,
@@ -55,9 +57,10 @@ impl Identity {
     /// # Errors
     /// When it can't be read.
     pub fn of(base: &Image) -> Result<Self, Error> {
-        let kernel = |source| Error::Kernel { path: base.path().into(), doing: "read it", source };
-        let metadata = base.path().metadata().map_err(kernel)?;
-        let modified = if metadata.is_file() { (metadata.mtime(), metadata.mtime_nsec()) } else { (0, 0) };
+        let kernel = |source| Error::Kernel { path: base.location().named(), doing: "read it", source };
+        let metadata = base.location().path().map(Path::metadata).transpose().map_err(kernel)?;
+        let file = metadata.filter(Metadata::is_file);
+        let modified = file.map_or((0, 0), |file| (file.mtime(), file.mtime_nsec()));
         let (size, mut digest) = (base.size(), FNV);
         for i in 0..64 {
             let length = 4096.min(size);
