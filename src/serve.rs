@@ -28,7 +28,7 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     for export in &config.exports {
         let unwritten = export.read_only || export.overlay.is_some();
         let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
-        let image = Image::open_as(&export.image, access, export.format)?;
+        let image = Image::open_at(&export.image, access, export.format)?;
         match &export.overlay {
             None => server.export_image(export.address, image)?,
             Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
@@ -47,7 +47,7 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
             (None, false) => String::new(),
         };
         let bytes = grouped(disk.disk().sectors.saturating_mul(512));
-        say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image.display()));
+        say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image));
     }
     say(format_args!("serving on {}, MTU {}", config.interface, link.mtu()));
 

@@ -14,6 +14,7 @@ Examples:
   kagero serve --interface eth1 7.1=debian.img 7.2=rescue.img,read-only
   kagero serve --interface eth1 7.1=golden.img,overlay=/var/lib/kagero
   kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
+  kagero serve --interface eth1 7.4=nbd://storage/debian 7.5=nbd+unix:///?socket=/run/nbd.sock
   kagero serve --config targets.toml
 
 Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
@@ -22,7 +23,7 @@ Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
-    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,format=qcow2 for such an image,
+    /// What to offer: SHELF.SLOT=IMAGE, a path or an NBD server's export as nbd://HOST/NAME, with ,read-only to refuse writes, ,format=qcow2 for such an image,
     /// ,overlay=DIR to keep each client's writes in a file of its own there
     #[arg(value_name = "ADDRESS=IMAGE")]
     #[serde(rename = "export", deserialize_with = "super::run::one_or_more")]
@@ -67,9 +68,9 @@ impl ServeOptions {
         let Some(path) = &self.config else { return Ok(self) };
         let mut file: Self = super::load(path, "serve")?;
         if let Some(folder) = path.parent() {
-            let exports = file.exports.iter_mut();
-            let paths = exports.flat_map(|export| [Some(&mut export.image), export.overlay.as_mut()]);
-            for path in paths.flatten().chain(&mut file.pcap) {
+            file.exports.iter_mut().for_each(|export| export.image.start_at(folder));
+            let overlays = file.exports.iter_mut().filter_map(|export| export.overlay.as_mut());
+            for path in overlays.chain(&mut file.pcap) {
                 *path = folder.join(&path);
             }
         }

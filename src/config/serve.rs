@@ -1,10 +1,11 @@
 //! What `kagero serve` and `kagero discover` are to do.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use kagero_target::Format;
+use kagero_target::{Format, Location};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Address;
@@ -29,8 +30,9 @@ pub struct Export {
     /// The target's address.
     #[serde(serialize_with = "as_text")]
     pub address: Address,
-    /// A disk image, or a block device.
-    pub image: PathBuf,
+    /// A disk image, a block device, or an NBD server's export.
+    #[serde(serialize_with = "as_text")]
+    pub image: Location,
     /// Whether writes are refused.
     pub read_only: bool,
     /// Where each client's writes go, to an overlay of its own, instead of to the image.
@@ -62,7 +64,7 @@ impl Keyed for Export {
     fn empty() -> Self {
         Self {
             address: Address::BROADCAST,
-            image: PathBuf::new(),
+            image: Location::File(PathBuf::new()),
             read_only: false,
             overlay: None,
             format: None,
@@ -84,14 +86,14 @@ impl Keyed for Export {
             }
             rest = before;
         }
-        export.image = rest.into();
+        export.image = units::location(rest)?;
         export.finish()
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), BadValue> {
         match key {
             "address" => self.address = units::address(value)?,
-            "image" => self.image = value.into(),
+            "image" => self.image = units::location(value)?,
             "read-only" => self.read_only = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
@@ -101,7 +103,7 @@ impl Keyed for Export {
     }
 
     fn finish(self) -> Result<Self, BadValue> {
-        if self.address == Address::BROADCAST || self.image.as_os_str().is_empty() {
+        if self.address == Address::BROADCAST || self.image == Self::empty().image {
             return Err(BadValue {
                 problem: "an export lacks its address or its image".into(),
                 mend: "write both, as 7.1=debian.img".into(),
@@ -113,12 +115,18 @@ impl Keyed for Export {
                 mend: "leave one out; the image below overlays is never written to".into(),
             });
         }
+        if matches!(self.image, Location::Nbd(_)) && self.format.is_some_and(|format| format != Format::Raw) {
+            return Err(BadValue {
+                problem: "an NBD export has its format on the server's side".into(),
+                mend: "leave format= out, and name it there, as in `qemu-nbd --format=qcow2`".into(),
+            });
+        }
         Ok(self)
     }
 }
 
-fn as_text<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(address)
+fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 impl FromStr for Export {
@@ -141,17 +149,24 @@ mod tests {
 
     #[test]
     fn exports() {
+        let file = |path: &str| Location::File(path.into());
         let export: Export = "7.1=a=b.img,read-only".parse().unwrap();
         assert_eq!(export.address, Address { shelf: 7, slot: 1 });
-        assert_eq!(export.image, PathBuf::from("a=b.img"));
+        assert_eq!(export.image, file("a=b.img"));
         assert!(export.read_only);
 
         let export: Export = "7.1=a,b.qcow2,format=qcow2,read-only".parse().unwrap();
-        assert_eq!((export.image, export.format), (PathBuf::from("a,b.qcow2"), Some(Format::Qcow2)));
+        assert_eq!((export.image, export.format), (file("a,b.qcow2"), Some(Format::Qcow2)));
         assert!(export.read_only);
 
         let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
-        assert_eq!((export.image, export.overlay), ("a.img".into(), Some("some/where".into())));
+        assert_eq!((export.image, export.overlay), (file("a.img"), Some("some/where".into())));
+
+        let export: Export = "7.1=nbd+unix:///a,b?socket=/run/x.sock,read-only".parse().unwrap();
+        assert_eq!(export.image.to_string(), "nbd+unix:///a,b?socket=/run/x.sock");
+        assert!(export.read_only && matches!(export.image, Location::Nbd(_)));
+        let export: Export = "7.1=./nbd://host/name".parse().unwrap();
+        assert_eq!(export.image, file("./nbd://host/name"));
 
         let error = |text: &str| text.parse::<Export>().unwrap_err().to_string();
         assert_eq!(
@@ -160,6 +175,17 @@ mod tests {
         );
         assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2");
         assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
+        assert!(
+            error("7.1=nbd://a/b,format=qcow2")
+                .starts_with("an NBD export has its format on the server's side: ")
+        );
+        assert!(
+            error("7.1=nbds://a/b").starts_with("\"nbds://a/b\" is not an NBD export: TLS is not there: ")
+        );
+        assert_eq!(
+            error("7.1=nbd:///b"),
+            "\"nbd:///b\" is not an NBD export: it lacks the host: write nbd://HOST:PORT/NAME"
+        );
         assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }
 }
