@@ -3,7 +3,7 @@
 use std::io::{self, Cursor, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kagero_aoe::target::{Fault, Range};
 
@@ -30,6 +30,16 @@ impl Random {
     fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn until(mut so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !so() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "that takes too long");
+        std::thread::yield_now();
     }
 }
 
@@ -372,10 +382,10 @@ fn flushed_writes_outlive_a_server_that_loses_power_again_and_again() {
     let toy = Toy::new(Manners { size: 1 << 20, ..Manners::default() });
     let nbd = &open(&toy);
     let toy = &toy;
-    let (done, cycles) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
+    let cycles = &AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            scope.spawn(move || {
+        let writer = |thread: usize| {
+            move || {
                 let mut random = Random(thread as u64);
                 let place = |i: usize| i * THREADS + thread;
                 // What the last write to each place of this thread was.
@@ -396,16 +406,14 @@ fn flushed_writes_outlive_a_server_that_loses_power_again_and_again() {
                         assert!(found.iter().all(|&byte| byte == what), "place {}", place(i));
                     }
                 }
-                done.fetch_add(1, Ordering::Relaxed);
-            });
-        }
-        let mut random = Random(99);
-        while done.load(Ordering::Relaxed) < THREADS {
-            // After so many requests more.
-            let until = toy.count(1) + random.below(200);
-            while toy.count(1) < until && done.load(Ordering::Relaxed) < THREADS {
-                std::thread::yield_now();
             }
+        };
+        let writers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(writer(thread))).collect();
+        let mut random = Random(99);
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            // After so many requests more.
+            let enough = toy.count(1) + random.below(200);
+            until(|| toy.count(1) >= enough || writers.iter().all(|writer| writer.is_finished()));
             toy.lose_power();
             toy.come();
             cycles.fetch_add(1, Ordering::Relaxed);
@@ -424,9 +432,7 @@ fn patience_ends() {
     assert_eq!(nbd.flush(), Err(Fault::Aborted));
     toy.come();
     // Nothing was lost, so all is well when it is back.
-    while nbd.flush().is_err() {
-        std::thread::yield_now();
-    }
+    until(|| nbd.flush().is_ok());
     assert_eq!(toy.stable()[..512], [1; 512]);
     // A request that no connection survives.
     toy.set_whim(|asked| if asked.command == 0 { Deed::Leave } else { Deed::Carry });
@@ -449,9 +455,7 @@ fn another_disk_is_not_taken_for_the_one_before() {
         assert_eq!(nbd.read(0, &mut [0; 512]), Err(Fault::Aborted));
         assert_eq!(toy.count(0), 0);
         toy.set_manners(|manners| *manners = Manners::default());
-        while nbd.read(0, &mut [0; 512]).is_err() {
-            std::thread::yield_now();
-        }
+        until(|| nbd.read(0, &mut [0; 512]).is_ok());
     }
 }
 
@@ -459,9 +463,7 @@ fn another_disk_is_not_taken_for_the_one_before() {
 fn the_end_is_said() {
     let toy = Toy::new(Manners::default());
     drop(open(&toy));
-    while toy.count(2) == 0 {
-        std::thread::yield_now();
-    }
+    until(|| toy.count(2) > 0);
 }
 
 /// Says the same whatever it is asked.
