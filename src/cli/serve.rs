@@ -14,7 +14,7 @@ Examples:
   kagero serve --interface eth1 7.1=debian.img 7.2=rescue.img,read-only
   kagero serve --interface eth1 7.1=golden.img,overlay=/var/lib/kagero
   kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
-  kagero serve --interface eth1 7.4=nbd://storage/debian 7.5=nbd+unix:///?socket=/run/nbd.sock
+  kagero serve --interface eth1 7.4=nbd://storage/debian '7.5=nbd+unix:///?socket=/run/nbd.sock'
   kagero serve --config targets.toml
 
 Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
