@@ -1,6 +1,6 @@
 //! A disk image, in whatever format.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::{Address, SECTOR};
@@ -27,6 +27,8 @@ pub enum Access {
 pub struct Image {
     backend: Box<dyn Backend>,
     location: Location,
+    /// The location, as messages name it.
+    path: PathBuf,
     access: Access,
 }
 
@@ -62,7 +64,7 @@ impl Image {
             }
             (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
         };
-        Ok(Image { backend, location: path.into(), access })
+        Ok(Self::new(backend, path.into(), access))
     }
 
     /// Opens an export of an NBD server. It is served byte for byte, whatever format it looks like.
@@ -70,7 +72,7 @@ impl Image {
     /// # Errors
     /// [`Error::Nbd`]: no server answers, it has no such export or offers less than is needed, its size is not whole sectors.
     pub fn open_nbd(uri: &NbdUri, access: Access) -> Result<Self, Error> {
-        Ok(Image { backend: nbd::open(uri, access)?, location: Location::Nbd(uri.clone()), access })
+        Ok(Self::new(nbd::open(uri, access)?, Location::Nbd(uri.clone()), access))
     }
 
     /// Opens what lies there, by [`open_as`](Self::open_as) or [`open_nbd`](Self::open_nbd).
@@ -82,6 +84,20 @@ impl Image {
             Location::File(path) => Self::open_as(path, access, format),
             Location::Nbd(uri) => Self::open_nbd(uri, access),
         }
+    }
+
+    fn new(backend: Box<dyn Backend>, location: Location, access: Access) -> Self {
+        let path = match &location {
+            Location::File(path) => path.clone(),
+            Location::Nbd(uri) => uri.to_string().into(),
+        };
+        Image { backend, location, path, access }
+    }
+
+    /// Where it is, as messages name it: an NBD export's URI is there too, which is no path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where it is.

@@ -32,14 +32,6 @@ impl Location {
             Self::Nbd(uri) => uri.start_at(folder),
         }
     }
-
-    /// As errors about images, which mostly are files, name it.
-    pub(crate) fn named(&self) -> PathBuf {
-        match self {
-            Self::File(path) => path.clone(),
-            Self::Nbd(uri) => uri.to_string().into(),
-        }
-    }
 }
 
 /// Reads `nbd://host/name` and its like; all else is a path. A file that is really called so is `./nbd:...`.

@@ -1,8 +1,9 @@
 //! One connection to a server, with many requests in flight.
 
 use std::io::{self, BufReader, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rustix::net::sockopt;
 use super::negotiate::{Terms, negotiate};
 use super::refusal::NbdRefusal;
 use super::reply::{Answer, Waiting};
-use super::uri::{NbdUri, ServerAddress};
+use super::uri::ServerAddress;
 use super::wire::{Command, Request};
 
 /// How long one address may take to connect, and a server to say each word of the negotiation.
@@ -24,6 +25,24 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// So is one that does not acknowledge what it is sent, in milliseconds.
 const UNACKNOWLEDGED: u32 = 25_000;
 
+/// Where to connect to. A host's name is looked up once, at the start: later, a server that gave up its rights may not be able to.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
+impl Peer {
+    pub(super) fn find(server: &ServerAddress) -> io::Result<Self> {
+        Ok(match server {
+            ServerAddress::Tcp { host, port } => {
+                Self::Tcp((host.as_str(), *port).to_socket_addrs()?.collect())
+            }
+            ServerAddress::Unix(path) => Self::Unix(path.clone()),
+        })
+    }
+}
+
 /// A stream of either kind.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -32,14 +51,13 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    fn connect(server: &ServerAddress) -> io::Result<Self> {
+    fn connect(server: &Peer) -> io::Result<Self> {
         match server {
-            ServerAddress::Unix(path) => UnixStream::connect(path).map(Self::Unix),
-            ServerAddress::Tcp { host, port } => {
+            Peer::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            Peer::Tcp(addresses) => {
                 let mut failed = io::ErrorKind::NotFound.into();
-                // Anew each time: a server may come back elsewhere.
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, CONNECT) {
+                for address in addresses {
+                    match TcpStream::connect_timeout(address, CONNECT) {
                         Ok(stream) => return Self::tuned(stream),
                         Err(error) => failed = error,
                     }
@@ -131,10 +149,10 @@ pub(super) struct Replies(BufReader<Stream>);
 
 impl Connection {
     /// Connects, and opens the export.
-    pub(super) fn open(uri: &NbdUri) -> Result<(Self, Replies), NbdRefusal> {
-        let stream = Stream::connect(&uri.server).map_err(NbdRefusal::Unreachable)?;
+    pub(super) fn open(peer: &Peer, name: &str) -> Result<(Self, Replies), NbdRefusal> {
+        let stream = Stream::connect(peer).map_err(NbdRefusal::Unreachable)?;
         stream.limit(Some(CONNECT))?;
-        let terms = negotiate(&mut &stream, &uri.name)?;
+        let terms = negotiate(&mut &stream, name)?;
         stream.limit(None)?;
         let replies = Replies(BufReader::with_capacity(64 << 10, stream.try_clone()?));
         let connection = Connection { stream, sending: Mutex::new(()), waiting: Waiting::default(), terms };

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Replies};
+use super::connection::{Connection, Peer, Replies};
 use super::negotiate::Terms;
 use super::refusal::NbdRefusal;
 use super::reply::Failure;
@@ -43,6 +43,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) uri: NbdUri,
+    peer: Peer,
     /// As agreed on at the start; later connections must offer no less.
     pub(super) terms: Terms,
     pace: Pace,
@@ -78,7 +79,8 @@ pub(super) enum Trouble {
 impl Session {
     /// Connects, and starts the thread that brings replies and reconnects. It ends after [`close`](Self::close).
     pub(super) fn start(uri: &NbdUri, write: bool, pace: Pace) -> Result<Arc<Self>, NbdRefusal> {
-        let (connection, replies) = Connection::open(uri)?;
+        let peer = Peer::find(&uri.server).map_err(NbdRefusal::Unreachable)?;
+        let (connection, replies) = Connection::open(&peer, &uri.name)?;
         let terms = connection.terms.clone();
         if write && terms.read_only {
             return Err(NbdRefusal::ReadOnly);
@@ -89,7 +91,8 @@ impl Session {
         let connection = Arc::new(connection);
         let line = Line::Up(Arc::clone(&connection));
         let state = Mutex::new(State { line, unflushed: Unflushed::default(), lossy: false });
-        let session = Arc::new(Session { uri: uri.clone(), terms, pace, state, changed: Condvar::new() });
+        let session =
+            Arc::new(Session { uri: uri.clone(), peer, terms, pace, state, changed: Condvar::new() });
         let thread = Arc::clone(&session);
         std::thread::Builder::new().name("nbd".into()).spawn(move || thread.run(connection, replies))?;
         Ok(session)
@@ -265,7 +268,7 @@ impl Session {
 
     /// Connects again, and brings the server to where it was: it may have lost what it had not flushed.
     fn come_back(&self, lost: &VecDeque<Entry>) -> Result<(Connection, Replies), NbdRefusal> {
-        let (connection, mut replies) = Connection::open(&self.uri)?;
+        let (connection, mut replies) = Connection::open(&self.peer, &self.uri.name)?;
         if let Some(what) = self.terms.difference(&connection.terms) {
             connection.say_goodbye();
             return Err(NbdRefusal::Changed(what));

@@ -57,7 +57,7 @@ impl Identity {
     /// # Errors
     /// When it can't be read.
     pub fn of(base: &Image) -> Result<Self, Error> {
-        let kernel = |source| Error::Kernel { path: base.location().named(), doing: "read it", source };
+        let kernel = |source| Error::Kernel { path: base.path().into(), doing: "read it", source };
         let metadata = base.location().path().map(Path::metadata).transpose().map_err(kernel)?;
         let file = metadata.filter(Metadata::is_file);
         let modified = file.map_or((0, 0), |file| (file.mtime(), file.mtime_nsec()));

@@ -68,7 +68,7 @@ impl Overlay {
         read(0, &mut header).map_err(|_| damaged("it is too short".into()))?;
         let made_for = Identity::decode(&header).map_err(|why| damaged(why.into()))?;
         if made_for != *identity {
-            let (path, base, what) = (path.into(), base.location().named(), made_for.difference(identity));
+            let (path, base, what) = (path.into(), base.path().into(), made_for.difference(identity));
             return Err(Error::OverlayBase { path, base, what });
         }
         let layout = Layout::new(base.size());
