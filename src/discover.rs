@@ -209,7 +209,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("a.img");
         std::fs::write(&image, [0; 1024]).unwrap();
-        let mut server = Server::new();
+        let server = Server::new();
         server.export("7.2".parse().unwrap(), &image, Access::ReadOnly).unwrap();
         server.export("7.1".parse().unwrap(), &image, Access::ReadOnly).unwrap();
         let (mut ours, theirs) = MemoryLink::pair(memory::Options::default()).unwrap();

@@ -1,14 +1,17 @@
 //! Serving disk images as AoE targets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write as _};
 
 use anyhow::Context;
 use kagero_aoe::link::Link;
-use kagero_target::{Access, Image, Overlays, Server};
+use kagero_link::{AnyLink, Interface};
+use kagero_target::{Access, Image, Location, Overlays, Server};
 
-use crate::config::{ServeConfig, grouped};
-use crate::error::Error;
+use crate::config::{Export, ServeConfig, grouped, numbered};
+use crate::confine::{self, User};
+use crate::error::{Error, UserError};
 use crate::signals;
 use crate::stop::{Exit, Stop};
 
@@ -19,40 +22,48 @@ fn say(line: fmt::Arguments<'_>) {
 
 /// Serves until a signal ends it. Says on standard output what it serves, once it does.
 ///
+/// Before that it gives up what serving doesn't need, for the whole process, which must have no other thread yet: see [`confine`].
+///
 /// # Errors
-/// When an image or the interface can't be used.
+/// When an image, an interface or the user can't be used.
 pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
-    // The interface first: nothing is locked or made for one that is not there.
-    let mut link = kagero_link::open(&config.interface)?;
-    let mut server = Server::new();
-    for export in &config.exports {
-        let unwritten = export.read_only || export.overlay.is_some();
-        let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
-        let image = Image::open_at(&export.image, access, export.format)?;
-        match &export.overlay {
-            None => server.export_image(export.address, image)?,
-            Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
-        }
+    let user = config.user.as_deref().map(User::named).transpose()?;
+    // The interfaces first: nothing is locked or made for one that is not there.
+    let mut links = links(&config.interfaces)?;
+    let server = Server::new();
+    // A connection to an NBD server has threads, and is made again when it breaks: by whoever we are then.
+    let (local, remote): (Vec<_>, Vec<_>) =
+        config.exports.iter().partition(|export| export.image.path().is_some());
+    for disk in local {
+        export(&server, config, disk)?;
+    }
+    confine::give_up_rights(user.as_ref())?;
+    for folder in config.exports.iter().filter_map(|export| export.overlay.as_deref()) {
+        confine::may_make_files(folder, user.as_ref())?;
+    }
+    for disk in remote {
+        export(&server, config, disk)?;
     }
     if let Some(path) = &config.pcap {
-        link = link.captured(path)?;
+        let links_now = links.into_iter().enumerate();
+        links = links_now.map(|(i, link)| link.captured(&numbered(path, i))).collect::<Result<_, _>>()?;
     }
     let stop = Stop::new().context("the event for the end")?;
     signals::end_on_signals(&stop).context("signal handlers")?;
+    confine::filter(config.seccomp)?;
 
-    for (export, disk) in config.exports.iter().zip(server.exports()) {
-        let access = match (&export.overlay, export.read_only) {
-            (Some(folder), _) => format!(", with overlays in {}", folder.display()),
-            (None, true) => ", read-only".into(),
-            (None, false) => String::new(),
-        };
-        let bytes = grouped(disk.disk().sectors.saturating_mul(512));
-        say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image));
+    for export in &config.exports {
+        let disk = server.exports().into_iter().find(|disk| disk.address == export.address);
+        let bytes = grouped(disk.map_or(0, |disk| disk.disk.sectors.saturating_mul(512)));
+        let Export { address, image, .. } = export;
+        say(format_args!("{address} is {image}, {bytes} bytes{}", terms(export)));
     }
-    say(format_args!("serving on {}, MTU {}", config.interface, link.mtu()));
+    for (name, link) in config.interfaces.iter().zip(&links) {
+        say(format_args!("serving on {name}, MTU {}", link.mtu()));
+    }
 
-    server.serve(std::slice::from_mut(&mut link), &stop.fd()).context("waiting for frames")?;
-    let done = server.stats().counters();
+    server.serve(&mut links, &stop.fd()).context("waiting for frames")?;
+    let done = server.counters();
     tracing::info!(
         frames = done.frames,
         bytes_read = done.bytes_read,
@@ -63,5 +74,73 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     match stop.take() {
         Some(outcome) => outcome,
         None => Err(anyhow::anyhow!("the target stopped serving without being asked to").into()),
+    }
+}
+
+/// Serves one more disk.
+fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), Error> {
+    let unwritten = export.read_only || export.overlay.is_some();
+    let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
+    let image = match &export.image {
+        Location::File(path) if export.direct => Image::open_direct(path, access, export.format)?,
+        // A lookup opens libraries and asks the kernel about networks: the filter would end us.
+        Location::Nbd(uri) if confine::is_filtered() && uri.names_host() => {
+            let problem = "a server that serves can't look up a host's name";
+            return Err(UserError::new(uri, problem, "give the host's IP address").into());
+        }
+        location => Image::open_at(location, access, export.format)?,
+    };
+    match &export.overlay {
+        None => server.export_image(export.address, image)?,
+        Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
+    }
+    server.admit(export.address, export.admission(&config.interfaces)?);
+    Ok(())
+}
+
+fn links(names: &[String]) -> Result<Vec<AnyLink>, Error> {
+    // By the kernel's numbers: an interface may have several names.
+    let mut numbers = BTreeMap::new();
+    for name in names.iter().filter(|name| !name.starts_with("tap:")) {
+        if let Some(other) = numbers.insert(Interface::find(name)?.index, name) {
+            let problem = format!("{other} and {name} are the same interface");
+            return Err(UserError::new("--interface", problem, "name it once").into());
+        }
+    }
+    Ok(names.iter().map(|name| kagero_link::open(name)).collect::<Result<_, _>>()?)
+}
+
+/// What is said of an export after its size.
+fn terms(export: &Export) -> String {
+    let access = match (&export.overlay, export.read_only) {
+        (Some(folder), _) => format!(", with overlays in {}", folder.display()),
+        (None, true) => ", read-only".into(),
+        (None, false) => String::new(),
+    };
+    let stations = match export.allow.len() {
+        0 => String::new(),
+        1 => ", for 1 station".into(),
+        many => format!(", for {many} stations"),
+    };
+    let interfaces = match &export.interfaces[..] {
+        [] => String::new(),
+        some => format!(", on {}", some.join(" and ")),
+    };
+    access + &stations + &interfaces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_of_an_export() {
+        let terms = |text: &str| terms(&text.parse().unwrap());
+        assert_eq!(terms("7.1=a"), "");
+        assert_eq!(terms("7.1=a,read-only,allow=02:00:00:00:00:01"), ", read-only, for 1 station");
+        assert_eq!(
+            terms("7.1=a,overlay=b,allow=02:00:00:00:00:01+02:00:00:00:00:02,interface=eth1"),
+            ", with overlays in b, for 2 stations, on eth1"
+        );
     }
 }

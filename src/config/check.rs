@@ -10,7 +10,7 @@ use std::path::Path;
 
 use kagero_target::{Format, Location, NbdUri, looks_raw};
 
-use super::outputs::{self, Output};
+use super::outputs::{self, Output, numbered};
 use super::units::grouped;
 use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
 use crate::error::UserError;
@@ -172,7 +172,12 @@ impl ServeConfig {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), UserError> {
-        check_interface(&self.interface)?;
+        for (i, name) in self.interfaces.iter().enumerate() {
+            check_interface(name)?;
+            if self.interfaces[..i].contains(name) {
+                return Err(UserError::new("--interface", format!("{name} is there twice"), "name it once"));
+            }
+        }
         if self.exports.is_empty() {
             return Err(UserError::new(
                 "serve",
@@ -189,6 +194,7 @@ impl ServeConfig {
                     "give each export an address of its own",
                 ));
             }
+            export.admission(&self.interfaces)?;
             let identity = match &export.image {
                 Location::File(path) => Identity::File(check_image(path, export.format)?),
                 Location::Nbd(uri) => Identity::Nbd(uri),
@@ -203,7 +209,9 @@ impl ServeConfig {
             }
             images.push((identity, unwritten));
         }
-        let pcap = self.pcap.as_deref().map(|path| Output { option: "--pcap", path });
+        let pcap = self.pcap.iter().flat_map(|path| (0..self.interfaces.len()).map(|i| numbered(path, i)));
+        let pcap: Vec<_> = pcap.collect();
+        let pcap = pcap.iter().map(|path| Output { option: "--pcap", path });
         let images: Vec<_> = self.exports.iter().filter_map(|export| export.image.path()).collect();
         outputs::check(pcap, &images)
     }

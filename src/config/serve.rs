@@ -5,23 +5,29 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use kagero_aoe::wire::MacAddress;
 use kagero_target::{Format, Location};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Address;
 use super::keyed::{self, Keyed, truth};
 use super::units;
+use super::{Address, admission};
+use crate::confine::Seccomp;
 use crate::error::BadValue;
 
-/// One server: images offered as AoE targets on an interface.
+/// One server: images offered as AoE targets on networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServeConfig {
-    /// The network interface.
-    pub interface: String,
+    /// The network interfaces.
+    pub interfaces: Vec<String>,
     /// What is offered, each at an address of its own.
     pub exports: Vec<Export>,
     /// Where the AoE traffic goes, as a pcap file.
     pub pcap: Option<PathBuf>,
+    /// Who the process becomes once all is open.
+    pub user: Option<String>,
+    /// What becomes of system calls that serving doesn't need.
+    pub seccomp: Seccomp,
 }
 
 /// An image offered as a target, written `7.1=debian.img` or `7.1=debian.qcow2,format=qcow2,read-only`.
@@ -35,12 +41,20 @@ pub struct Export {
     pub image: Location,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether it is read and written past the page cache.
+    pub direct: bool,
     /// Where each client's writes go, to an overlay of its own, instead of to the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay: Option<PathBuf>,
     /// The image's format; without it, one that looks like no other is raw.
     #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// The stations that get an answer; every station when there is none.
+    #[serde(serialize_with = "as_texts", skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<MacAddress>,
+    /// Where it is offered; on every interface that is served when there is none.
+    #[serde(rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
 }
 
 /// One search for targets.
@@ -54,11 +68,14 @@ pub struct DiscoverConfig {
     pub json: bool,
 }
 
-const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];
+const PARTS: [&str; 8] =
+    ["address", "image", "read-only", "direct", "format", "overlay", "allow", "interface"];
 
 impl Keyed for Export {
-    const EXPECTING: &'static str =
-        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay";
+    const EXPECTING: &'static str = "an export, as \"7.1=debian.img\", or a table with address, image, read-only, direct, format, overlay, allow, \
+         interface";
+
+    const LISTS: &'static [&'static str] = &["allow", "interface"];
 
     /// With an address that can't be given.
     fn empty() -> Self {
@@ -66,8 +83,11 @@ impl Keyed for Export {
             address: Address::BROADCAST,
             image: Location::File(PathBuf::new()),
             read_only: false,
+            direct: false,
             overlay: None,
             format: None,
+            allow: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 
@@ -81,7 +101,13 @@ impl Keyed for Export {
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 None if option == "read-only" => export.read_only = true,
-                Some((key @ ("read-only" | "format" | "overlay"), value)) => export.set(key, value)?,
+                None if option == "direct" => export.direct = true,
+                Some((
+                    key @ ("read-only" | "direct" | "format" | "overlay" | "allow" | "interface"),
+                    value,
+                )) => {
+                    export.set(key, value)?;
+                }
                 _ => break,
             }
             rest = before;
@@ -95,8 +121,11 @@ impl Keyed for Export {
             "address" => self.address = units::address(value)?,
             "image" => self.image = units::location(value)?,
             "read-only" => self.read_only = truth(key, value)?,
+            "direct" => self.direct = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
+            "allow" => admission::allow(&mut self.allow, value)?,
+            "interface" => admission::interface(&mut self.interfaces, value)?,
             _ => return Err(keyed::unknown_part(key, &PARTS)),
         }
         Ok(())
@@ -121,12 +150,22 @@ impl Keyed for Export {
                 mend: "leave format= out, and name it there, as in `qemu-nbd --format=qcow2`".into(),
             });
         }
+        if matches!(self.image, Location::Nbd(_)) && self.direct {
+            return Err(BadValue {
+                problem: "an NBD export is past this machine's page cache anyway".into(),
+                mend: "leave direct out, and say it there, as in `qemu-nbd --cache=none`".into(),
+            });
+        }
         Ok(self)
     }
 }
 
 fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+fn as_texts<S: serde::Serializer>(stations: &[MacAddress], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(stations.iter().map(ToString::to_string))
 }
 
 impl FromStr for Export {
@@ -159,6 +198,9 @@ mod tests {
         assert_eq!((export.image, export.format), (file("a,b.qcow2"), Some(Format::Qcow2)));
         assert!(export.read_only);
 
+        let export: Export = "7.1=a.img,direct".parse().unwrap();
+        assert!(export.direct && !export.read_only);
+
         let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
         assert_eq!((export.image, export.overlay), (file("a.img"), Some("some/where".into())));
 
@@ -173,11 +215,16 @@ mod tests {
             error("debian.img"),
             "\"debian.img\" is not an export: write address=image, as 7.1=debian.img"
         );
-        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2");
+        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2, vhdx");
         assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
         assert!(
             error("7.1=nbd://a/b,format=qcow2")
                 .starts_with("an NBD export has its format on the server's side: ")
+        );
+        assert_eq!(
+            error("7.1=nbd://a/b,direct"),
+            "an NBD export is past this machine's page cache anyway: \
+             leave direct out, and say it there, as in `qemu-nbd --cache=none`"
         );
         assert!(
             error("7.1=nbds://a/b").starts_with("\"nbds://a/b\" is not an NBD export: TLS is not there: ")

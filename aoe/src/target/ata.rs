@@ -100,10 +100,7 @@ impl<'f> Request<'f> {
             Operation::Write { .. } | Operation::Verify { .. } | Operation::Flush | Operation::Trim(_) => 0,
         };
         let registers = Ata { feature: 0, count: 0, command: status::DRDY, ..self.registers };
-        Step::Job(Job {
-            operation,
-            answer: Answer { header: self.header, body: Body::Ata { registers, data } },
-        })
+        Step::Job(Job::new(operation, Answer { header: self.header, body: Body::Ata { registers, data } }))
     }
 
     fn fail(self, error: u8) -> Step<'static> {

@@ -4,7 +4,7 @@ use kagero_devices::ata::bits::{error, status};
 
 use super::Answer;
 use super::answer::Body;
-use crate::wire::{Address, DATA_OFFSET, MacAddress, SECTOR};
+use crate::wire::{Address, MacAddress, SECTOR};
 
 /// What a request comes to.
 #[derive(Debug)]
@@ -20,14 +20,21 @@ pub enum Step<'f> {
 pub struct Job<'f> {
     /// What to do.
     pub operation: Operation<'f>,
+    /// Who waits for it. May be kept while the job is carried out, by another thread or later.
+    pub pending: Pending,
+}
+
+/// The answer to a [`Job`] that is still to be done.
+#[derive(Debug)]
+pub struct Pending {
     /// The answer if it goes well.
-    pub(super) answer: Answer,
+    answer: Answer,
 }
 
 /// Offsets and lengths are in bytes, and multiples of 512.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'f> {
-    /// Read into the answer's frame: see [`Job::data`].
+    /// Read into the answer's frame: see [`Pending::data`].
     Read {
         /// Where on the disk.
         offset: u64,
@@ -94,17 +101,9 @@ pub enum Fault {
     Aborted,
 }
 
-impl Job<'_> {
-    /// The disk.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.answer.header.address
-    }
-
-    /// The station that asks for it, as its frame's source address says.
-    #[must_use]
-    pub fn client(&self) -> MacAddress {
-        self.answer.header.destination
+impl<'f> Job<'f> {
+    pub(super) fn new(operation: Operation<'f>, answer: Answer) -> Self {
+        Job { operation, pending: Pending { answer } }
     }
 
     /// The same job without its hold on the request's frame, for later or for another thread.
@@ -118,18 +117,51 @@ impl Job<'_> {
             Operation::Flush => Operation::Flush,
             Operation::Write { .. } | Operation::Trim(_) => return Err(self),
         };
-        Ok(Job { operation, answer: self.answer })
+        Ok(Job { operation, pending: self.pending })
     }
 
-    /// The part of the answer's frame `out` that the data of a read goes to; `None` when this is no read or `out` is too short.
+    /// As [`Pending::address`].
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.pending.address()
+    }
+
+    /// As [`Pending::client`].
+    #[must_use]
+    pub fn client(&self) -> MacAddress {
+        self.pending.client()
+    }
+
+    /// As [`Pending::data`].
     #[must_use]
     pub fn data<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
-        match self.operation {
-            Operation::Read { length, .. } => out.get_mut(DATA_OFFSET..)?.get_mut(..length),
-            Operation::Write { .. } | Operation::Verify { .. } | Operation::Flush | Operation::Trim(_) => {
-                None
-            }
-        }
+        self.pending.data(out)
+    }
+
+    /// As [`Pending::finish`].
+    #[must_use]
+    pub fn finish(self, result: Result<(), Fault>) -> Answer {
+        self.pending.finish(result)
+    }
+}
+
+impl Pending {
+    /// The disk.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.answer.header.address
+    }
+
+    /// The station that asks, as its frame's source address says.
+    #[must_use]
+    pub fn client(&self) -> MacAddress {
+        self.answer.header.destination
+    }
+
+    /// As [`Answer::data`].
+    #[must_use]
+    pub fn data<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
+        self.answer.data(out)
     }
 
     /// The answer, now that the job is done.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kagero_aoe::target::AddressTaken;
+use kagero_aoe::wire::Address;
 
 use crate::{Format, NbdRefusal, NbdUri};
 
@@ -131,6 +132,11 @@ pub enum Error {
         /// What is wrong, after "can't be served: ".
         why: String,
     },
+    /// The image holds a part of a disk only.
+    #[error(
+        "vhdx image {0} holds only what differs from its parent: join them in Hyper-V, with `Convert-VHD` or `Merge-VHD`"
+    )]
+    Differencing(PathBuf),
     /// The file that an image is based on is not there.
     #[error(
         "disk image {path} has no backing file {backing}: put it there, or name another with `qemu-img rebase -u`"
@@ -159,9 +165,26 @@ pub enum Error {
         /// Why.
         why: NbdRefusal,
     },
+    /// The image can't be used past the page cache.
+    #[error("disk image {path} can't be direct: {why}; leave `direct` out")]
+    NotDirect {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// Two disks can't have one address.
     #[error(transparent)]
     Address(#[from] AddressTaken),
+    /// There is no such disk to remove or to change.
+    #[error("no disk {0} is served: `kagero target list` shows those that are")]
+    NoExport(Address),
+    /// A disk was removed while its requests didn't end.
+    #[error("disk {0} is not served any more, but its last requests still wait for its storage: look there")]
+    StillBusy(Address),
+    /// A disk was removed, and the last flush failed.
+    #[error("disk {0} is not served any more, but what was written may be lost: its last flush failed")]
+    NotFlushed(Address),
     /// Any other refusal by the kernel.
     #[error("disk image {path}: cannot {doing}: {source}")]
     Kernel {

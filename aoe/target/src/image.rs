@@ -9,7 +9,7 @@ use kagero_devices::storage::Disk;
 use crate::file::ImageFile;
 use crate::format::{Signature, signature};
 use crate::raw::Raw;
-use crate::{Backend, Error, Format, Location, NbdUri, nbd, qcow2};
+use crate::{Backend, Error, Format, Location, NbdUri, nbd, qcow2, vhdx};
 
 /// What clients may do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,25 @@ impl Image {
     /// # Errors
     /// As [`open`](Self::open); also when it isn't of this format, or uses what can't be served of it.
     pub fn open_as(path: &Path, access: Access, format: Option<Format>) -> Result<Self, Error> {
-        let file = ImageFile::open(path, access == Access::ReadWrite)?;
+        Self::open_file(ImageFile::open(path, access == Access::ReadWrite)?, access, format)
+    }
+
+    /// As [`open_as`](Self::open_as), for a raw image that a server reads and writes past the page cache (`O_DIRECT`): no memory is spent on what
+    /// is read once, and every answer tells of the disk itself.
+    ///
+    /// # Errors
+    /// As there; also when the file system or the disk doesn't do that.
+    pub fn open_direct(path: &Path, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        if format.is_some_and(|format| format != Format::Raw) {
+            return Err(Error::NotDirect { path: path.into(), why: "it is no raw image" });
+        }
+        let mut file = ImageFile::open(path, access == Access::ReadWrite)?;
+        file.bypass_cache(access == Access::ReadWrite)?;
+        Self::open_file(file, access, format)
+    }
+
+    fn open_file(file: ImageFile, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        let path = &file.path().to_owned();
         if file.size() == 0 {
             return Err(Error::Empty(path.into()));
         }
@@ -58,13 +76,14 @@ impl Image {
                 return Err(Error::FormatNotNamed { path: path.into(), format });
             }
             (Some(Format::Qcow2), Some(Signature::Known(Format::Qcow2))) => qcow2::open(file, access)?,
+            (Some(Format::Vhdx), Some(Signature::Known(Format::Vhdx))) => vhdx::open(file, access)?,
             (Some(format), _) => return Err(Error::OtherFormat { path: path.into(), format }),
             (None, Some(Signature::Other(format))) => {
                 return Err(Error::UnknownFormat { path: path.into(), format });
             }
             (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
         };
-        Ok(Self::new(backend, path.into(), access))
+        Ok(Self::new(backend, path.as_path().into(), access))
     }
 
     /// Opens an export of an NBD server. It is served byte for byte, whatever format it looks like.

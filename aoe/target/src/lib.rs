@@ -3,7 +3,7 @@
 //! ```no_run
 //! use kagero_target::{Access, Server, Stop};
 //!
-//! let mut server = Server::new();
+//! let server = Server::new();
 //! server.export("7.1".parse()?, "debian.img".as_ref(), Access::ReadWrite)?;
 //! let stop = Stop::new()?;
 //! server.serve(&mut [kagero_link::open("eth1")?], &stop)?; // until another thread calls stop.stop()
@@ -11,6 +11,8 @@
 //! ```
 
 mod backend;
+mod batch;
+mod engine;
 mod error;
 mod file;
 mod format;
@@ -19,12 +21,15 @@ mod location;
 mod lock;
 mod nbd;
 mod overlay;
+mod place;
 mod qcow2;
 mod raw;
 mod serve;
+mod server;
 mod stats;
 mod stop;
 mod thread;
+mod vhdx;
 
 pub use backend::Backend;
 pub use error::Error;
@@ -33,7 +38,8 @@ pub use image::{Access, Image};
 pub use location::Location;
 pub use nbd::{BadUri, NbdRefusal, NbdUri};
 pub use overlay::{Identity, Overlay, Overlays};
-pub use serve::Server;
-pub use stats::{Counters, Stats};
+pub use place::Place;
+pub use server::{Server, Status};
+pub use stats::Counters;
 pub use stop::Stop;
 pub use thread::Running;

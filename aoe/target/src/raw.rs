@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kagero_aoe::target::{Fault, Range};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::Place;
 use crate::backend::{Backend, sectors};
 use crate::file::ImageFile;
 use crate::format::signature;
@@ -15,7 +17,7 @@ use crate::format::signature;
 /// A plain file or a block device, byte for byte.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    file: ImageFile,
+    file: Arc<ImageFile>,
     size: u64,
     /// Refuse a first sector that would make it look like another format.
     guarded: bool,
@@ -26,12 +28,16 @@ pub(crate) struct Raw {
 impl Raw {
     /// The first `size` bytes of a file.
     pub(crate) fn new(file: ImageFile, size: u64) -> Self {
-        Raw { file, size, guarded: false, lossy: AtomicBool::new(false) }
+        Raw { file: Arc::new(file), size, guarded: false, lossy: AtomicBool::new(false) }
     }
 
     /// The same, but it stays recognizable as a raw image: without a stated format, that is all we go by on the next start.
     pub(crate) fn guarded(self) -> Self {
         Raw { guarded: true, ..self }
+    }
+
+    fn is_refused(&self, offset: u64, data: &[u8]) -> bool {
+        offset == 0 && self.guarded && signature(data).is_some()
     }
 
     /// What an I/O error after `done` bytes is to the client.
@@ -63,11 +69,25 @@ impl Backend for Raw {
         Ok(())
     }
 
+    fn place_to_read(&self, offset: u64, _: usize) -> Option<Place> {
+        Some(Place { file: Arc::clone(&self.file), at: offset })
+    }
+
+    fn place_to_write(&self, offset: u64, data: &[u8]) -> Option<Place> {
+        (!self.is_refused(offset, data)).then_some(Place { file: Arc::clone(&self.file), at: offset })
+    }
+
+    fn rest(&self) {
+        if let Some(mapping) = self.file.mapping() {
+            mapping.release();
+        }
+    }
+
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {
         if durable && self.lossy.load(Ordering::Relaxed) {
             return Err(Fault::Aborted);
         }
-        if offset == 0 && self.guarded && signature(data).is_some() {
+        if self.is_refused(offset, data) {
             tracing::warn!(
                 path = %self.file.path().display(),
                 "refused a first sector that looks like an image format's; serve the image with format=raw to allow it"
@@ -78,7 +98,7 @@ impl Backend for Raw {
         let mut done = 0;
         while done < data.len() {
             let rest = [IoSlice::new(&data[done..])];
-            match rustix::io::pwritev2(&*self.file, &rest, offset + done as u64, flags) {
+            match rustix::io::pwritev2(&**self.file, &rest, offset + done as u64, flags) {
                 Ok(more) => done += more,
                 Err(Errno::INTR) => {}
                 Err(error) => {
@@ -97,7 +117,7 @@ impl Backend for Raw {
         if self.lossy.load(Ordering::Relaxed) {
             return Err(Fault::Aborted);
         }
-        match rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&*self.file)) {
+        match rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&**self.file)) {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.lossy.store(true, Ordering::Relaxed);
@@ -110,7 +130,7 @@ impl Backend for Raw {
     fn trim(&self, range: Range) -> Result<(), Fault> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let punched = rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(&*self.file, flags, range.offset, range.length)
+            rustix::fs::fallocate(&**self.file, flags, range.offset, range.length)
         });
         match punched {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),

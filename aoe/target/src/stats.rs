@@ -1,10 +1,11 @@
-//! What a server has done so far, for any thread to read.
+//! What a server has done so far, for any thread to count and to read.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters that the serving thread alone writes.
+/// Counters, of a server or of one of its disks.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub(crate) struct Stats {
     frames: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
@@ -15,7 +16,7 @@ pub struct Stats {
     unsent: AtomicU64,
 }
 
-/// The [`Stats`] at one moment.
+/// What was done, of a server or for one of its disks, up to one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames received, for us or not.
@@ -38,8 +39,7 @@ pub struct Counters {
 
 impl Stats {
     /// All counters now.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         let Stats { frames, reads, writes, flushes, bytes_read, bytes_written, errors, unsent } = self;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
@@ -52,6 +52,19 @@ impl Stats {
             errors: get(errors),
             unsent: get(unsent),
         }
+    }
+
+    /// Counts what another has counted.
+    pub(crate) fn absorb(&self, other: Counters) {
+        let Counters { frames, reads, writes, flushes, bytes_read, bytes_written, errors, unsent } = other;
+        add(&self.frames, frames);
+        add(&self.reads, reads);
+        add(&self.writes, writes);
+        add(&self.flushes, flushes);
+        add(&self.bytes_read, bytes_read);
+        add(&self.bytes_written, bytes_written);
+        add(&self.errors, errors);
+        add(&self.unsent, unsent);
     }
 
     pub(crate) fn frame(&self) {
@@ -81,7 +94,20 @@ impl Stats {
     }
 }
 
-/// With one writer a plain addition will do; an atomic one costs ten times as much.
 fn add(counter: &AtomicU64, by: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Counters { frames, reads, writes, flushes, bytes_read, bytes_written, errors, unsent } = other;
+        self.frames += frames;
+        self.reads += reads;
+        self.writes += writes;
+        self.flushes += flushes;
+        self.bytes_read += bytes_read;
+        self.bytes_written += bytes_written;
+        self.errors += errors;
+        self.unsent += unsent;
+    }
 }

@@ -6,15 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use kagero_aoe::link::Link;
+use kagero_link::PageLink;
 
-use crate::{Counters, Server, Stats, Stop};
+use crate::{Counters, Server, Stop};
 
 /// A server that runs in a thread. Dropped, it ends, with every request that it has received answered.
 #[derive(Debug)]
 pub struct Running {
     stop: Stop,
-    stats: Arc<Stats>,
+    server: Arc<Server>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -25,7 +25,7 @@ impl Running {
     /// When there is no thread or file descriptor left.
     pub fn start<L>(server: Server, links: Vec<L>) -> io::Result<Self>
     where
-        L: Link + AsFd + Send + 'static,
+        L: PageLink + AsFd + Send + 'static,
     {
         Self::start_watched(server, links, |error| tracing::error!(%error, "the target has ended"))
     }
@@ -35,29 +35,36 @@ impl Running {
     /// # Errors
     /// When there is no thread or file descriptor left.
     pub fn start_watched<L>(
-        mut server: Server,
+        server: Server,
         mut links: Vec<L>,
         ended: impl FnOnce(&io::Error) + Send + 'static,
     ) -> io::Result<Self>
     where
-        L: Link + AsFd + Send + 'static,
+        L: PageLink + AsFd + Send + 'static,
     {
         let stop = Stop::new()?;
-        let stats = server.stats();
+        let server = Arc::new(server);
+        let shared = Arc::clone(&server);
         let until = stop.try_clone()?;
         let thread = std::thread::Builder::new().name("aoe-target".into()).spawn(move || {
             // What a panic leaves is not looked at any more.
-            let serve = AssertUnwindSafe(|| server.serve(&mut links, &until));
+            let serve = AssertUnwindSafe(|| shared.serve(&mut links, &until));
             let result = catch_unwind(serve).unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
             result.inspect_err(ended)
         })?;
-        Ok(Running { stop, stats, thread: Some(thread) })
+        Ok(Running { stop, server, thread: Some(thread) })
+    }
+
+    /// The server, for changes while it runs.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
     }
 
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.stats.counters()
+        self.server.counters()
     }
 
     /// Ends it.

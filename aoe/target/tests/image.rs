@@ -181,7 +181,7 @@ fn the_serial_number_tells_the_address_and_nothing_else() {
 #[test]
 fn two_disks_with_one_address_are_refused() {
     let ((_d, one), (_e, two)) = (image(512), image(512));
-    let mut server = Server::new();
+    let server = Server::new();
     let address = Address { shelf: 7, slot: 1 };
     server.export(address, &one, Access::ReadWrite).unwrap();
     let text = server.export(address, &two, Access::ReadWrite).unwrap_err().to_string();

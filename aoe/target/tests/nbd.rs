@@ -202,7 +202,7 @@ fn a_target_serves_it_to_its_clients() {
     let (_folder, path, data) = short(MIB);
     let mut server = QemuNbd::on_socket(&path);
     let address = Address { shelf: 7, slot: 1 };
-    let mut target = Server::new();
+    let target = Server::new();
     target.export_image(address, server.open(Access::ReadWrite)).unwrap();
     let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
     let running = Running::start(target, vec![there]).unwrap();
@@ -226,7 +226,7 @@ fn overlays_over_it() {
     let address = Address { shelf: 7, slot: 1 };
     for round in 0..2 {
         let base = server.open(Access::ReadOnly);
-        let mut target = Server::new();
+        let target = Server::new();
         target.export_overlays(address, Overlays::open(base, overlays.clone()).unwrap()).unwrap();
         let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
         let running = Running::start(target, vec![there]).unwrap();

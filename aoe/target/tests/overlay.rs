@@ -295,7 +295,7 @@ fn each_client_has_its_own_disk() {
     fs::create_dir(&overlays).unwrap();
     let address = Address { shelf: 7, slot: 1 };
     for round in 0..2u8 {
-        let mut server = Server::new();
+        let server = Server::new();
         server.export_overlays(address, open().unwrap()).unwrap();
         let (mut ends, mut clients) = (Vec::new(), Vec::new());
         for mac in 1..=3 {

@@ -105,6 +105,12 @@ impl Drive {
         *failed = false;
     }
 
+    /// The disk has become larger or smaller, in sectors.
+    pub fn resize(&mut self, sectors: u64) {
+        self.disk.sectors = sectors;
+        self.settings.geometry = Geometry::of(sectors);
+    }
+
     /// What the disk is.
     #[must_use]
     pub fn disk(&self) -> &Disk {

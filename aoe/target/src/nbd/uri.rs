@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -59,6 +60,15 @@ impl NbdUri {
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
         ["nbd:", "nbd+unix:", "nbds:", "nbds+unix:"].iter().any(|scheme| text.starts_with(scheme))
+    }
+
+    /// Whether the server's host has a name that has to be looked up.
+    #[must_use]
+    pub fn names_host(&self) -> bool {
+        match &self.server {
+            ServerAddress::Tcp { host, .. } => host.parse::<IpAddr>().is_err(),
+            ServerAddress::Unix(_) => false,
+        }
     }
 
     /// Lets a relative path of a socket start at `folder`.
@@ -204,11 +214,14 @@ mod tests {
             ("nbd://example.com/hello%20world", tcp("example.com", 10_809, "hello world")),
             ("nbd://someone@[fe80::1]:99/a/b", tcp("fe80::1", 99, "a/b")),
         ];
-        for (text, uri) in good {
+        for (text, uri) in good.clone() {
             assert_eq!(text.parse(), Ok(uri.clone()), "{text}");
             assert_eq!(uri.to_string().parse(), Ok(uri), "{text}");
         }
+        let with_name = good.map(|(_, uri)| uri.names_host());
+        assert_eq!(with_name, [true, true, true, true, true, false]);
         let mut uri: NbdUri = "nbd+unix:///disk?socket=run/a%3Fb.sock".parse().unwrap();
+        assert!(!uri.names_host());
         let unix = |path: &str| NbdUri { server: ServerAddress::Unix(path.into()), name: "disk".into() };
         assert_eq!(uri, unix("run/a?b.sock"));
         assert_eq!(uri.to_string(), "nbd+unix:///disk?socket=run/a%3Fb.sock");

@@ -8,7 +8,7 @@ use kagero_aoe::target::Fault;
 use kagero_aoe::wire::MacAddress;
 
 use super::{Identity, Overlay};
-use crate::{Backend, Error, Image};
+use crate::{Error, Image};
 
 /// Station addresses cost a forger nothing, files and descriptors cost us something.
 const MOST_CLIENTS: usize = 4_096;
@@ -78,14 +78,6 @@ impl Overlays {
                 tracing::warn!(%error, "a client can't write");
                 Err(Fault::Aborted)
             }
-        }
-    }
-
-    /// What is to be read for a client.
-    pub(crate) fn read(&self, client: MacAddress, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        match self.of(client) {
-            Some(overlay) => overlay.read(offset, out),
-            None => self.base.read(offset, out),
         }
     }
 }
