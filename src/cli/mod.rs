@@ -1,6 +1,7 @@
 //! The command line: flags and configuration files become what `config` describes, and what comes of it becomes an exit code.
 
 mod discover;
+mod image;
 mod run;
 mod serve;
 mod usage;
@@ -13,6 +14,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 pub use discover::DiscoverOptions;
+pub use image::ImageOptions;
 pub use run::RunOptions;
 pub use serve::ServeOptions;
 
@@ -43,6 +45,9 @@ enum Command {
     /// List the AoE targets on a network
     #[command(after_help = discover::EXAMPLES)]
     Discover(DiscoverOptions),
+    /// Look at disk images; move what overlays hold
+    #[command(after_help = image::EXAMPLES)]
+    Image(ImageOptions),
 }
 
 const EXAMPLES: &str = "\
@@ -71,6 +76,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Run(options) => options.execute(cli.verbose, cli.quiet),
         Command::Serve(options) => options.execute(cli.verbose, cli.quiet),
         Command::Discover(options) => options.execute(cli.verbose, cli.quiet),
+        Command::Image(options) => options.execute(cli.verbose, cli.quiet),
     };
     result.unwrap_or_else(|error| complain(&error))
 }

@@ -8,6 +8,7 @@ mod check;
 mod disk;
 mod fault;
 pub mod file;
+mod image;
 pub(crate) mod keyed;
 mod outputs;
 mod run;
@@ -16,6 +17,7 @@ mod units;
 
 pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
+pub use image::NamedImage;
 pub use kagero_aoe::wire::Address;
 pub(crate) use outputs::numbered;
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};

@@ -181,7 +181,8 @@ impl Cache {
     }
 }
 
-fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
+/// Why a file can't be opened to `how`.
+pub(crate) fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
     let path = path.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => Error::NoImage(path),

@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod format;
 mod image;
+mod info;
 mod location;
 mod lock;
 mod nbd;
@@ -35,9 +36,12 @@ pub use backend::Backend;
 pub use error::Error;
 pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
+pub use info::{Below, Info, Why, info};
 pub use location::Location;
 pub use nbd::{BadUri, NbdRefusal, NbdUri};
-pub use overlay::{Identity, Overlay, Overlays};
+pub use overlay::{
+    Committed, Identity, Left, OldBase, Overlay, OverlayInfo, Overlays, Rebased, commit, rebase,
+};
 pub use place::Place;
 pub use server::{Server, Status};
 pub use stats::Counters;

@@ -77,7 +77,7 @@ impl Source {
     fn rest(&self) {
         match self {
             Source::Shared(image) => image.backend().rest(),
-            Source::Overlays(overlays) => overlays.base().backend().rest(),
+            Source::Overlays(overlays) => overlays.rest(),
         }
     }
 
