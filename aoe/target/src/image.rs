@@ -105,7 +105,7 @@ impl Image {
         }
     }
 
-    fn new(backend: Box<dyn Backend>, location: Location, access: Access) -> Self {
+    pub(crate) fn new(backend: Box<dyn Backend>, location: Location, access: Access) -> Self {
         let path = match &location {
             Location::File(path) => path.clone(),
             Location::Nbd(uri) => uri.to_string().into(),

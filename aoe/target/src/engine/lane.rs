@@ -90,8 +90,13 @@ impl<'s> Lane<'s> {
         self.flights.must_wait(extent.as_ref())
     }
 
-    /// Begins a request, in its turn.
+    /// Begins a request, in its turn. A disk may have twice as many under way as there is room left, so that one that doesn't answer leaves
+    /// room for others; what comes on top is lost, as in a network, and its client sends it again.
     pub(crate) fn begin(&mut self, served: &Arc<Served>, job: Job<'_>, link: usize) {
+        if self.flights.of(job.address()) >= 2 * MOST.saturating_sub(self.flights.len()) {
+            served.stats.unsent();
+            return;
+        }
         let wait = self.must_wait(&job);
         let Job { operation, pending } = job;
         let work = Work::new(operation, &mut self.buffers);
@@ -143,7 +148,7 @@ impl<'s> Lane<'s> {
     }
 
     fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) {
-        self.flights.land(flight);
+        self.flights.land(flight, task.pending.address());
         let Task { served, pending, work, link } = task;
         match (&work, result) {
             (_, Err(_)) => served.stats.error(),

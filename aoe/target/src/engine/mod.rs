@@ -6,6 +6,8 @@ mod flights;
 mod lane;
 mod ring;
 mod task;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 pub(crate) use buffer::Buffer;

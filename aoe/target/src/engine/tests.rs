@@ -1,0 +1,133 @@
+//! Disks that don't answer, beside one that does.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use kagero_aoe::link::Link;
+use kagero_aoe::target::{Fault, Range};
+use kagero_aoe::wire::{self, ATA_LENGTH, Address, Ata, Command, Frame, Header, MacAddress};
+use kagero_link::{MemoryLink, memory};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::workers::MOST;
+use crate::{Access, Backend, Image, Location, Running, Server};
+
+/// Nothing here may take longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// More requests than any limit lets through.
+const MANY: u32 = 600;
+
+const READ_SECTORS: u8 = 0x20;
+
+/// Holds up whoever reads.
+#[derive(Debug, Default)]
+struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let open = self.open.lock().unwrap();
+        let (_open, waited) = self.changed.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
+        assert!(!waited.timed_out());
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A disk whose bytes are all this number.
+#[derive(Debug)]
+struct Toy(u8, Option<Arc<Gate>>);
+
+impl Backend for Toy {
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read(&self, _: u64, out: &mut [u8]) -> Result<(), Fault> {
+        if let Some(gate) = &self.1 {
+            gate.pass();
+        }
+        out.fill(self.0);
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: &[u8], _: bool) -> Result<(), Fault> {
+        Err(Fault::Aborted)
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn trim(&self, _: Range) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+fn export(server: &Server, slot: u8, gate: Option<Arc<Gate>>) {
+    let image = Image::new(Box::new(Toy(slot, gate)), Location::File("toy".into()), Access::ReadWrite);
+    server.export_image(Address { shelf: 7, slot }, image).unwrap();
+}
+
+fn ask(link: &mut MemoryLink, slot: u8, tag: u32) {
+    let (from, disk) = (MacAddress(link.mac()), Address { shelf: 7, slot });
+    let header = Header::request(from, MacAddress::BROADCAST, disk, Command::Ata, tag);
+    let ata = Ata { count: 1, command: READ_SECTORS, ..Ata::default() };
+    assert!(link.transmit(|out| wire::encode(out, &header, |out| ata.encode(out))));
+}
+
+/// The next answer: the disk, its data's first byte, the tag.
+fn answer(link: &mut MemoryLink) -> (u8, u8, u32) {
+    loop {
+        let mut answer = None;
+        let some = link.receive(|frame| {
+            let Frame { header, argument } = Frame::parse(frame).unwrap();
+            // Disks announce themselves too.
+            answer = (header.command == Command::Ata)
+                .then(|| (header.address.slot, argument[ATA_LENGTH], header.tag));
+        });
+        if let Some(answer) = answer {
+            return answer;
+        }
+        let mut ready = [PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        assert!(some || poll(&mut ready, Some(&patience)).unwrap() > 0, "no answer");
+    }
+}
+
+#[test]
+fn disks_that_do_not_answer_leave_room_for_one_that_does() {
+    const STUCK: u8 = 5;
+    const GOOD: u8 = 9;
+    let (server, gate) = (Server::new(), Arc::new(Gate::default()));
+    (0..STUCK).for_each(|slot| export(&server, slot, Some(Arc::clone(&gate))));
+    export(&server, GOOD, None);
+    let options = memory::Options { mtu: 1_500, queue: MANY as usize, ..memory::Options::default() };
+    let (mut link, there) = MemoryLink::pair(options).unwrap();
+    let running = Running::start(server, vec![there]).unwrap();
+
+    for slot in 0..STUCK {
+        (0..MANY - 1).for_each(|tag| ask(&mut link, slot, tag));
+        // It comes after these.
+        ask(&mut link, GOOD, slot.into());
+        assert_eq!(answer(&mut link), (GOOD, GOOD, slot.into()));
+    }
+    let lost = running.counters().unsent;
+    let expected = u64::from(MANY - 1) * u64::from(STUCK) - lost;
+    assert!(expected > MOST as u64, "{expected}");
+
+    // What was taken in is carried out in the end.
+    gate.open();
+    for _ in 0..expected {
+        let (disk, data, _) = answer(&mut link);
+        assert_eq!(disk, data);
+    }
+    running.stop().unwrap();
+}
