@@ -83,12 +83,10 @@ fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), 
     let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
     let image = match &export.image {
         Location::File(path) if export.direct => Image::open_direct(path, access, export.format)?,
-        // A lookup opens libraries and asks the kernel about networks: the filter would end us.
-        Location::Nbd(uri) if confine::is_filtered() && uri.names_host() => {
-            let problem = "a server that serves can't look up a host's name";
-            return Err(UserError::new(uri, problem, "give the host's IP address").into());
+        location => {
+            can_be_found(location, confine::is_filtered())?;
+            Image::open_at(location, access, export.format)?
         }
-        location => Image::open_at(location, access, export.format)?,
     };
     match &export.overlay {
         None => server.export_image(export.address, image)?,
@@ -96,6 +94,17 @@ fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), 
     }
     server.admit(export.address, export.admission(&config.interfaces)?);
     Ok(())
+}
+
+/// A lookup of a host's name loads libraries and asks the kernel about networks, for which the filter would end the process.
+fn can_be_found(location: &Location, filtered: bool) -> Result<(), UserError> {
+    match location {
+        Location::Nbd(uri) if filtered && uri.names_host() => {
+            let problem = "a server that serves already can't look up a host's name";
+            Err(UserError::new(uri, problem, "give the host's IP address"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn links(names: &[String]) -> Result<Vec<AnyLink>, Error> {
@@ -132,6 +141,19 @@ fn terms(export: &Export) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_looked_up_before_the_filter_only() {
+        let check = |text: &str, filtered| can_be_found(&text.parse().unwrap(), filtered);
+        assert_eq!(
+            check("nbd://storage/a", true).unwrap_err().to_string(),
+            "nbd://storage/a: a server that serves already can't look up a host's name: give the host's IP address"
+        );
+        assert_eq!(check("nbd://storage/a", false), Ok(()));
+        for text in ["nbd://192.0.2.1/a", "nbd://[2001:db8::1]/a", "nbd+unix:///?socket=a", "storage"] {
+            assert_eq!(check(text, true), Ok(()));
+        }
+    }
 
     #[test]
     fn the_terms_of_an_export() {

@@ -12,7 +12,7 @@ use client::Client;
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::Address;
 use kagero_link::{MemoryLink, memory};
-use kagero_target::{Access, Image, NbdUri, Overlays, Running, Server};
+use kagero_target::{Access, Image, NbdUri, Overlays, Running, Server, Why};
 use qemu_nbd::QemuNbd;
 use tempfile::TempDir;
 
@@ -241,6 +241,10 @@ fn overlays_over_it() {
         running.stop().unwrap();
     }
     assert!(fs::read(&path).unwrap() == data);
+    let overlay = overlays.read_dir().unwrap().next().unwrap().unwrap().path();
+    let below = kagero_target::info(&overlay).unwrap().below;
+    assert_eq!(below[0].path.to_str().unwrap(), server.uri().to_string());
+    assert_eq!(below[0].format, Err(Why::Elsewhere));
     // The samples tell another base.
     server.kill();
     data[5] ^= 1;

@@ -150,7 +150,10 @@ pub(super) struct Replies(BufReader<Stream>);
 impl Connection {
     /// Connects, and opens the export.
     pub(super) fn open(peer: &Peer, name: &str) -> Result<(Self, Replies), NbdRefusal> {
-        let stream = Stream::connect(peer).map_err(NbdRefusal::Unreachable)?;
+        let stream = Stream::connect(peer).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => NbdRefusal::Forbidden(error),
+            _ => NbdRefusal::Unreachable(error),
+        })?;
         stream.limit(Some(CONNECT))?;
         let terms = negotiate(&mut &stream, name)?;
         stream.limit(None)?;

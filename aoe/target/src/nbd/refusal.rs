@@ -8,6 +8,11 @@ pub enum NbdRefusal {
     /// There is nobody, or nobody we can reach.
     #[error("no server answers ({0}): start it, or check the host and port, or the socket's path")]
     Unreachable(io::Error),
+    /// There is a socket, and it is not for us.
+    #[error(
+        "no permission to reach the server ({0}): the socket has to be open for writing, and each folder above it for search, to the user that serves"
+    )]
+    Forbidden(io::Error),
     /// The connection broke while it was being set up.
     #[error(
         "the connection ends before the export is open ({0}): check the server's log, and that it speaks NBD"
