@@ -27,6 +27,7 @@ mod qcow2;
 mod raw;
 mod serve;
 mod server;
+mod shares;
 mod stats;
 mod stop;
 mod thread;
