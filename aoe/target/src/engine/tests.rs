@@ -17,7 +17,7 @@ use crate::{Access, Backend, Image, Location, Running, Server};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// More requests than any limit lets through.
-const MANY: u32 = 600;
+const MANY: u32 = 2_500;
 
 const READ_SECTORS: u8 = 0x20;
 
