@@ -97,6 +97,7 @@ fn layer(below: Below) -> Layer {
     };
     let problem = problem.map(|why| match why {
         Why::NotThere => "not there".into(),
+        Why::Elsewhere => "not looked at".into(),
         Why::Unreadable => "can't be read".into(),
         Why::Loop => "a loop in the chain".into(),
         Why::Changed(what) => format!("changed since ({what} differs)"),

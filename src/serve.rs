@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use anyhow::Context;
 use kagero_aoe::link::Link;
 use kagero_link::{AnyLink, Interface};
-use kagero_target::{Access, Image, Overlays, Server};
+use kagero_target::{Access, Image, Location, Overlays, Server};
 
 use crate::config::{Export, ServeConfig, grouped, numbered};
 use crate::confine::{self, User};
@@ -31,20 +31,18 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     // The interfaces first: nothing is locked or made for one that is not there.
     let mut links = links(&config.interfaces)?;
     let server = Server::new();
-    for export in &config.exports {
-        let unwritten = export.read_only || export.overlay.is_some();
-        let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
-        let open = if export.direct { Image::open_direct } else { Image::open_as };
-        let image = open(&export.image, access, export.format)?;
-        match &export.overlay {
-            None => server.export_image(export.address, image)?,
-            Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
-        }
-        server.admit(export.address, export.admission(&config.interfaces)?);
+    // A connection to an NBD server has threads, and is made again when it breaks: by whoever we are then.
+    let (local, remote): (Vec<_>, Vec<_>) =
+        config.exports.iter().partition(|export| export.image.path().is_some());
+    for disk in local {
+        export(&server, config, disk)?;
     }
     confine::give_up_rights(user.as_ref())?;
     for folder in config.exports.iter().filter_map(|export| export.overlay.as_deref()) {
         confine::may_make_files(folder, user.as_ref())?;
+    }
+    for disk in remote {
+        export(&server, config, disk)?;
     }
     if let Some(path) = &config.pcap {
         let links_now = links.into_iter().enumerate();
@@ -58,7 +56,7 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
         let disk = server.exports().into_iter().find(|disk| disk.address == export.address);
         let bytes = grouped(disk.map_or(0, |disk| disk.disk.sectors.saturating_mul(512)));
         let Export { address, image, .. } = export;
-        say(format_args!("{address} is {}, {bytes} bytes{}", image.display(), terms(export)));
+        say(format_args!("{address} is {image}, {bytes} bytes{}", terms(export)));
     }
     for (name, link) in config.interfaces.iter().zip(&links) {
         say(format_args!("serving on {name}, MTU {}", link.mtu()));
@@ -76,6 +74,36 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     match stop.take() {
         Some(outcome) => outcome,
         None => Err(anyhow::anyhow!("the target stopped serving without being asked to").into()),
+    }
+}
+
+/// Serves one more disk.
+fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), Error> {
+    let unwritten = export.read_only || export.overlay.is_some();
+    let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
+    let image = match &export.image {
+        Location::File(path) if export.direct => Image::open_direct(path, access, export.format)?,
+        location => {
+            can_be_found(location, confine::is_filtered())?;
+            Image::open_at(location, access, export.format)?
+        }
+    };
+    match &export.overlay {
+        None => server.export_image(export.address, image)?,
+        Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
+    }
+    server.admit(export.address, export.admission(&config.interfaces)?);
+    Ok(())
+}
+
+/// A lookup of a host's name loads libraries and asks the kernel about networks, for which the filter would end the process.
+fn can_be_found(location: &Location, filtered: bool) -> Result<(), UserError> {
+    match location {
+        Location::Nbd(uri) if filtered && uri.names_host() => {
+            let problem = "a server that serves already can't look up a host's name";
+            Err(UserError::new(uri, problem, "give the host's IP address"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -113,6 +141,19 @@ fn terms(export: &Export) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_looked_up_before_the_filter_only() {
+        let check = |text: &str, filtered| can_be_found(&text.parse().unwrap(), filtered);
+        assert_eq!(
+            check("nbd://storage/a", true).unwrap_err().to_string(),
+            "nbd://storage/a: a server that serves already can't look up a host's name: give the host's IP address"
+        );
+        assert_eq!(check("nbd://storage/a", false), Ok(()));
+        for text in ["nbd://192.0.2.1/a", "nbd://[2001:db8::1]/a", "nbd+unix:///?socket=a", "storage"] {
+            assert_eq!(check(text, true), Ok(()));
+        }
+    }
 
     #[test]
     fn the_terms_of_an_export() {

@@ -4,6 +4,8 @@
 mod client;
 #[path = "../aoe/link/tests/namespace/mod.rs"]
 mod namespace;
+#[path = "../aoe/target/tests/qemu_nbd/mod.rs"]
+mod qemu_nbd;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +17,9 @@ use client::Client;
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{Address, MacAddress};
 use kagero_link::PacketLink;
+use kagero_target::Access;
 use namespace::{ip, with_cable};
+use qemu_nbd::QemuNbd;
 use rustix::process::{Pid, Signal, kill_process};
 
 const NOBODY: u32 = 65_534;
@@ -161,6 +165,57 @@ fn another_user_serves_on_and_has_no_rights() {
         ip("link set dev kgv0 down");
         ip("link set dev kgv0 up");
         assert_eq!(place.found("kgv1"), ["7.1", "7.2"]);
+        assert_eq!(server.end().code(), Some(143));
+    });
+}
+
+/// By a socket, by TCP, and as a base.
+#[test]
+fn an_nbd_server_that_comes_back_is_reached_without_rights() {
+    with_cable(|| {
+        ip("link set dev lo up");
+        let place = Place::new();
+        chown(place.path("overlays"), Some(NOBODY), None).unwrap();
+        let mut sources = [
+            QemuNbd::on_socket(&place.path("a.img")),
+            QemuNbd::on_port(&place.path("b.img")),
+            QemuNbd::on_port(&place.path("c.img")),
+        ];
+        let [a, b, c] = sources.each_ref().map(|source| source.uri().to_string());
+        let words = format!("--interface kgv0 --user nobody 7.1={a} 7.2={b} 7.3={c},overlay=overlays");
+        assert_eq!(
+            place.refused(&format!("serve {words}")),
+            format!(
+                "kagero: NBD export {a}: no permission to reach the server (Permission denied (os error 13)): the socket has to \
+                 be open for writing, and each folder above it for search, to the user that serves\n"
+            )
+        );
+        let open_socket = || {
+            fs::set_permissions(place.path("nbd.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+        };
+        open_socket();
+        let server = place.serve(&words);
+        server.assert_status("Uid", "65534\t65534\t65534\t65534");
+        server.assert_status("Seccomp", "2");
+
+        let data = vec![0x5a; 4_096];
+        for (slot, source) in (1..).zip(&mut sources) {
+            let link = PacketLink::open("kgv1", kagero_link::packet::Options::default()).unwrap();
+            let (mut client, _) = Client::attach(link, Address { shelf: 7, slot });
+            client.write(8, &data, false).unwrap();
+            source.kill();
+            source.start_again();
+            source.wait();
+            open_socket();
+            assert_eq!(client.read(8, 8).unwrap(), data);
+            assert_eq!(client.read(800, 8).unwrap(), [0; 4_096]);
+            client.carry_out(kagero_devices::storage::Operation::Flush, Vec::new()).unwrap();
+        }
+        for (source, expected) in sources.iter().zip([0x5a, 0x5a, 0]) {
+            let mut data = [1; 4_096];
+            source.open(Access::ReadOnly).read(4_096, &mut data).unwrap();
+            assert_eq!(data, [expected; 4_096], "{}", source.uri());
+        }
         assert_eq!(server.end().code(), Some(143));
     });
 }

@@ -685,6 +685,19 @@ fn a_report_to_a_device_leaves_the_device_there() {
 }
 
 #[test]
+fn no_nbd_server() {
+    if !root() {
+        return;
+    }
+    let place = Place::with_cable(1500);
+    place.refused(
+        place.kagero(&["serve", "--interface", "near", "7.1=nbd+unix:///a?socket=none.sock", "--pcap", "run.pcap"]),
+        "NBD export nbd+unix:///a?socket=none.sock: no server answers (No such file or directory (os error 2)): \
+         start it, or check the host and port, or the socket's path",
+    );
+}
+
+#[test]
 fn nobody_listens() {
     if !root() {
         return;

@@ -16,6 +16,7 @@ Examples:
   kagero serve --interface eth1 7.1=golden.img,overlay=/var/lib/kagero
   kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
   kagero serve --interface eth1 7.4=windows.vhdx,format=vhdx,overlay=/var/lib/kagero
+  kagero serve --interface eth1 7.4=nbd://storage/debian '7.5=nbd+unix:///?socket=/run/nbd.sock'
   kagero serve --interface eth1 7.4=a.img,allow=02:00:00:00:00:01+02:00:00:00:00:02
   kagero serve --interface eth1 --interface eth2 7.1=debian.img 7.5=b.img,interface=eth2
   kagero serve --config targets.toml --user kagero
@@ -26,9 +27,10 @@ Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
-    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,direct to go past the page cache, ,format=qcow2
-    /// or vhdx for such an image, ,overlay=DIR to keep each client's writes in a file of its own there, ,allow=MAC+MAC for
-    /// these stations only, ,interface=NAME for this interface only
+    /// What to offer: SHELF.SLOT=IMAGE, a path or an NBD server's export as nbd://HOST/NAME, with ,read-only to refuse
+    /// writes, ,direct to go past the page cache, ,format=qcow2 or vhdx for such an image, ,overlay=DIR to keep each
+    /// client's writes in a file of its own there, ,allow=MAC+MAC for these stations only, ,interface=NAME for this
+    /// interface only
     #[arg(value_name = "ADDRESS=IMAGE")]
     #[serde(rename = "export", deserialize_with = "super::run::one_or_more")]
     pub exports: Vec<Export>,
@@ -80,9 +82,9 @@ impl ServeOptions {
         let Some(path) = &self.config else { return Ok(self) };
         let mut file: Self = super::load(path, "serve")?;
         if let Some(folder) = path.parent() {
-            let exports = file.exports.iter_mut();
-            let paths = exports.flat_map(|export| [Some(&mut export.image), export.overlay.as_mut()]);
-            for path in paths.flatten().chain(&mut file.pcap) {
+            file.exports.iter_mut().for_each(|export| export.image.start_at(folder));
+            let overlays = file.exports.iter_mut().filter_map(|export| export.overlay.as_mut());
+            for path in overlays.chain(&mut file.pcap) {
                 *path = folder.join(&path);
             }
         }

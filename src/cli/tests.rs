@@ -313,6 +313,23 @@ fn a_server_from_arguments_and_from_a_file() {
         "@/debian.img: two exports are this image: give each export an image of its own, or make both read-only"
     );
     assert!(folder.serve("--interface eth1 7.1=@/debian.img,read-only 7.2=@/debian.img,read-only").is_ok());
+
+    let arguments = folder.serve("--interface eth1 7.1=nbd+unix:///a?socket=@/x.sock 7.2=nbd://a/b").unwrap();
+    folder.file(
+        "serve.toml",
+        b"interface = \"eth1\"\nexport = [\"7.1=nbd+unix:///a?socket=x.sock\",\n\
+          {address = \"7.2\", image = \"nbd://a/b\"}]",
+    );
+    assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments);
+    assert_eq!(
+        folder.serve_error("--interface eth1 7.1=nbd://a/b 7.2=nbd://a:10809/b,read-only"),
+        "nbd://a/b: two exports are this image: give each export an image of its own, or make both read-only"
+    );
+    folder.file("serve.toml", b"interface = \"eth1\"\nexport = \"7.1=nbd:\"");
+    assert_eq!(
+        folder.serve_error("--config @/serve.toml"),
+        "@/serve.toml:2: \"nbd:\" is not an NBD export: it lacks the host: write nbd://HOST:PORT/NAME"
+    );
     let arguments = folder.serve(
         "--interface eth1 --interface eth2 --user kagero --seccomp log 7.1=@/debian.img,interface=eth2,allow=02:00:00:00:00:01+02:00:00:00:00:02",
     );

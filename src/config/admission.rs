@@ -85,6 +85,8 @@ fn port(export: &Export, name: &str, interfaces: &[String]) -> Result<u16, UserE
 
 #[cfg(test)]
 mod tests {
+    use kagero_target::Location;
+
     use super::*;
 
     const A: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xa]);
@@ -103,7 +105,7 @@ mod tests {
         ] {
             let export: Export = text.parse().unwrap();
             assert_eq!(export.admission(&[]).unwrap().stations(), Some(&[A, B][..]), "{text}");
-            assert_eq!(export.image, std::path::PathBuf::from("a"));
+            assert_eq!(export.image, Location::File("a".into()));
         }
         assert_eq!("7.1=a".parse::<Export>().unwrap().admission(&[]).unwrap().stations(), None);
     }

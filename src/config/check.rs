@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use kagero_target::{Format, looks_raw};
+use kagero_target::{Format, Location, NbdUri, looks_raw};
 
 use super::outputs::{self, Output, numbered};
 use super::units::grouped;
@@ -185,7 +185,7 @@ impl ServeConfig {
                 "name an export, as 7.1=debian.img",
             ));
         }
-        let mut images: Vec<((u64, u64), bool)> = Vec::new();
+        let mut images: Vec<(Identity<'_>, bool)> = Vec::new();
         for (i, export) in self.exports.iter().enumerate() {
             if self.exports[..i].iter().any(|other| other.address == export.address) {
                 return Err(UserError::new(
@@ -195,11 +195,14 @@ impl ServeConfig {
                 ));
             }
             export.admission(&self.interfaces)?;
-            let identity = check_image(&export.image, export.format)?;
+            let identity = match &export.image {
+                Location::File(path) => Identity::File(check_image(path, export.format)?),
+                Location::Nbd(uri) => Identity::Nbd(uri),
+            };
             let unwritten = export.read_only || export.overlay.is_some();
             if images.iter().any(|&(other, same)| other == identity && !(same && unwritten)) {
                 return Err(UserError::new(
-                    export.image.display(),
+                    &export.image,
                     "two exports are this image",
                     "give each export an image of its own, or make both read-only",
                 ));
@@ -209,7 +212,7 @@ impl ServeConfig {
         let pcap = self.pcap.iter().flat_map(|path| (0..self.interfaces.len()).map(|i| numbered(path, i)));
         let pcap: Vec<_> = pcap.collect();
         let pcap = pcap.iter().map(|path| Output { option: "--pcap", path });
-        let images: Vec<_> = self.exports.iter().map(|export| export.image.as_path()).collect();
+        let images: Vec<_> = self.exports.iter().filter_map(|export| export.image.path()).collect();
         outputs::check(pcap, &images)
     }
 }
@@ -240,6 +243,15 @@ fn check_interface(name: &str) -> Result<(), UserError> {
         ));
     }
     Ok(())
+}
+
+/// What tells an image from all others.
+#[derive(Clone, Copy, PartialEq)]
+enum Identity<'a> {
+    /// The device and inode.
+    File((u64, u64)),
+    /// One export may have other names too, which only its server knows.
+    Nbd(&'a NbdUri),
 }
 
 /// Checks a disk image and gives what tells it from all others: its device and inode.

@@ -1,11 +1,12 @@
 //! What `kagero serve` and `kagero discover` are to do.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use kagero_aoe::wire::MacAddress;
-use kagero_target::Format;
+use kagero_target::{Format, Location};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::keyed::{self, Keyed, truth};
@@ -35,8 +36,9 @@ pub struct Export {
     /// The target's address.
     #[serde(serialize_with = "as_text")]
     pub address: Address,
-    /// A disk image, or a block device.
-    pub image: PathBuf,
+    /// A disk image, a block device, or an NBD server's export.
+    #[serde(serialize_with = "as_text")]
+    pub image: Location,
     /// Whether writes are refused.
     pub read_only: bool,
     /// Whether it is read and written past the page cache.
@@ -79,7 +81,7 @@ impl Keyed for Export {
     fn empty() -> Self {
         Self {
             address: Address::BROADCAST,
-            image: PathBuf::new(),
+            image: Location::File(PathBuf::new()),
             read_only: false,
             direct: false,
             overlay: None,
@@ -110,14 +112,14 @@ impl Keyed for Export {
             }
             rest = before;
         }
-        export.image = rest.into();
+        export.image = units::location(rest)?;
         export.finish()
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), BadValue> {
         match key {
             "address" => self.address = units::address(value)?,
-            "image" => self.image = value.into(),
+            "image" => self.image = units::location(value)?,
             "read-only" => self.read_only = truth(key, value)?,
             "direct" => self.direct = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
@@ -130,7 +132,7 @@ impl Keyed for Export {
     }
 
     fn finish(self) -> Result<Self, BadValue> {
-        if self.address == Address::BROADCAST || self.image.as_os_str().is_empty() {
+        if self.address == Address::BROADCAST || self.image == Self::empty().image {
             return Err(BadValue {
                 problem: "an export lacks its address or its image".into(),
                 mend: "write both, as 7.1=debian.img".into(),
@@ -142,12 +144,24 @@ impl Keyed for Export {
                 mend: "leave one out; the image below overlays is never written to".into(),
             });
         }
+        if matches!(self.image, Location::Nbd(_)) && self.format.is_some_and(|format| format != Format::Raw) {
+            return Err(BadValue {
+                problem: "an NBD export has its format on the server's side".into(),
+                mend: "leave format= out, and name it there, as in `qemu-nbd --format=qcow2`".into(),
+            });
+        }
+        if matches!(self.image, Location::Nbd(_)) && self.direct {
+            return Err(BadValue {
+                problem: "an NBD export is past this machine's page cache anyway".into(),
+                mend: "leave direct out, and say it there, as in `qemu-nbd --cache=none`".into(),
+            });
+        }
         Ok(self)
     }
 }
 
-fn as_text<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(address)
+fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 fn as_texts<S: serde::Serializer>(stations: &[MacAddress], serializer: S) -> Result<S::Ok, S::Error> {
@@ -174,20 +188,27 @@ mod tests {
 
     #[test]
     fn exports() {
+        let file = |path: &str| Location::File(path.into());
         let export: Export = "7.1=a=b.img,read-only".parse().unwrap();
         assert_eq!(export.address, Address { shelf: 7, slot: 1 });
-        assert_eq!(export.image, PathBuf::from("a=b.img"));
+        assert_eq!(export.image, file("a=b.img"));
         assert!(export.read_only);
 
         let export: Export = "7.1=a,b.qcow2,format=qcow2,read-only".parse().unwrap();
-        assert_eq!((export.image, export.format), (PathBuf::from("a,b.qcow2"), Some(Format::Qcow2)));
+        assert_eq!((export.image, export.format), (file("a,b.qcow2"), Some(Format::Qcow2)));
         assert!(export.read_only);
 
         let export: Export = "7.1=a.img,direct".parse().unwrap();
         assert!(export.direct && !export.read_only);
 
         let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
-        assert_eq!((export.image, export.overlay), ("a.img".into(), Some("some/where".into())));
+        assert_eq!((export.image, export.overlay), (file("a.img"), Some("some/where".into())));
+
+        let export: Export = "7.1=nbd+unix:///a,b?socket=/run/x.sock,read-only".parse().unwrap();
+        assert_eq!(export.image.to_string(), "nbd+unix:///a,b?socket=/run/x.sock");
+        assert!(export.read_only && matches!(export.image, Location::Nbd(_)));
+        let export: Export = "7.1=./nbd://host/name".parse().unwrap();
+        assert_eq!(export.image, file("./nbd://host/name"));
 
         let error = |text: &str| text.parse::<Export>().unwrap_err().to_string();
         assert_eq!(
@@ -196,6 +217,22 @@ mod tests {
         );
         assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2, vhdx");
         assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
+        assert!(
+            error("7.1=nbd://a/b,format=qcow2")
+                .starts_with("an NBD export has its format on the server's side: ")
+        );
+        assert_eq!(
+            error("7.1=nbd://a/b,direct"),
+            "an NBD export is past this machine's page cache anyway: \
+             leave direct out, and say it there, as in `qemu-nbd --cache=none`"
+        );
+        assert!(
+            error("7.1=nbds://a/b").starts_with("\"nbds://a/b\" is not an NBD export: TLS is not there: ")
+        );
+        assert_eq!(
+            error("7.1=nbd:///b"),
+            "\"nbd:///b\" is not an NBD export: it lacks the host: write nbd://HOST:PORT/NAME"
+        );
         assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }
 }

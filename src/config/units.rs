@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kagero_aoe::wire::Address;
 
-use kagero_target::Format;
+use kagero_target::{Format, Location};
 
 use crate::error::BadValue;
 
@@ -197,6 +197,12 @@ pub(super) fn serialize_format<S: serde::Serializer>(
         Some(format) => serializer.collect_str(format),
         None => serializer.serialize_none(),
     }
+}
+
+/// Reads where an image is: a path, or an NBD server's export.
+pub(super) fn location(text: &str) -> Result<Location, BadValue> {
+    text.parse()
+        .map_err(|error: kagero_target::BadUri| BadValue::not(text, "an NBD export", error.to_string()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a server gives up once everything is open: other users' rights, capabilities, system calls. docs/security.md has the why.
 //!
-//! The order: open interfaces and images; [`give_up_rights`]; start threads; [`filter`]; serve.
+//! The order: open interfaces and images; [`give_up_rights`]; connect to NBD servers and start threads; [`filter`]; serve.
 
 mod calls;
 mod rights;
@@ -8,5 +8,5 @@ mod seccomp;
 mod user;
 
 pub use rights::{give_up_rights, may_make_files};
-pub use seccomp::{Seccomp, filter};
+pub use seccomp::{Seccomp, filter, is_filtered};
 pub use user::User;

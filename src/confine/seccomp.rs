@@ -1,6 +1,7 @@
 //! A filter for system calls (seccomp(2)): whoever takes over a server that serves gets nothing that serving doesn't need.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -26,6 +27,15 @@ pub enum Seccomp {
     Off,
 }
 
+/// Whether it was done: a fact about the process.
+static FILTERED: AtomicBool = AtomicBool::new(false);
+
+/// Whether system calls that are not in the table end the process.
+#[must_use]
+pub fn is_filtered() -> bool {
+    FILTERED.load(Ordering::Relaxed)
+}
+
 /// Filters the system calls of all threads from now on. It can't be taken back.
 ///
 /// # Errors
@@ -36,6 +46,7 @@ pub fn filter(mode: Seccomp) -> Result<(), Error> {
         Seccomp::On => SeccompAction::KillProcess,
         Seccomp::Log => SeccompAction::Log,
     };
+    FILTERED.store(mode == Seccomp::On, Ordering::Relaxed);
     for program in programs(otherwise).context("the filter for system calls")? {
         seccompiler::apply_filter_all_threads(&program)
             .context("can't filter system calls; --seccomp off serves without")?;

@@ -27,7 +27,7 @@ const PACKAGES: [&str; 16] = [
     "vblade",
     // Verifies data in the tiny guest.
     "fio",
-    // The lab's machine, qemu-img, and firmware for Kagero's guests.
+    // The lab's machine, qemu-img and qemu-nbd, and firmware for Kagero's guests.
     "ipxe-qemu",
     "qemu-utils",
     "qemu-system-common",

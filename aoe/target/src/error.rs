@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use kagero_aoe::target::AddressTaken;
 use kagero_aoe::wire::Address;
 
-use crate::Format;
+use crate::{Format, NbdRefusal, NbdUri};
 
 /// Why a disk can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -207,6 +207,14 @@ pub enum Error {
         path: PathBuf,
         /// Its backing file.
         backing: PathBuf,
+    },
+    /// An NBD server's export can't be used.
+    #[error("NBD export {uri}: {why}")]
+    Nbd {
+        /// The export.
+        uri: NbdUri,
+        /// Why.
+        why: NbdRefusal,
     },
     /// The image can't be used past the page cache.
     #[error("disk image {path} can't be direct: {why}; leave `direct` out")]

@@ -9,7 +9,7 @@ use kagero_devices::storage::Disk;
 use crate::file::ImageFile;
 use crate::format::{Signature, signature};
 use crate::raw::Raw;
-use crate::{Backend, Error, Format, qcow2, vhdx};
+use crate::{Backend, Error, Format, Location, NbdUri, nbd, qcow2, vhdx};
 
 /// What clients may do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Image {
     backend: Box<dyn Backend>,
+    location: Location,
+    /// The location, as messages name it.
     path: PathBuf,
     access: Access,
 }
@@ -81,19 +83,46 @@ impl Image {
             }
             (None, Some(Signature::Overlay)) => return Err(Error::IsOverlay(path.into())),
         };
-        Ok(Image { backend, path: path.into(), access })
+        Ok(Self::new(backend, path.as_path().into(), access))
     }
 
-    /// An image in something else than a file.
-    #[cfg(test)]
-    pub(crate) fn of(backend: impl Backend + 'static, access: Access) -> Self {
-        Image { backend: Box::new(backend), path: PathBuf::new(), access }
+    /// Opens an export of an NBD server. It is served byte for byte, whatever format it looks like.
+    ///
+    /// # Errors
+    /// [`Error::Nbd`]: no server answers, it has no such export or offers less than is needed, its size is not whole sectors.
+    pub fn open_nbd(uri: &NbdUri, access: Access) -> Result<Self, Error> {
+        Ok(Self::new(nbd::open(uri, access)?, Location::Nbd(uri.clone()), access))
+    }
+
+    /// Opens what lies there, by [`open_as`](Self::open_as) or [`open_nbd`](Self::open_nbd).
+    ///
+    /// # Errors
+    /// As those.
+    pub fn open_at(location: &Location, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        match location {
+            Location::File(path) => Self::open_as(path, access, format),
+            Location::Nbd(uri) => Self::open_nbd(uri, access),
+        }
+    }
+
+    pub(crate) fn new(backend: Box<dyn Backend>, location: Location, access: Access) -> Self {
+        let path = match &location {
+            Location::File(path) => path.clone(),
+            Location::Nbd(uri) => uri.to_string().into(),
+        };
+        Image { backend, location, path, access }
+    }
+
+    /// Where it is, as messages name it: an NBD export's URI is there too, which is no path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// What its bytes lie in.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::file::refused;
 use crate::format::{SIGNATURE, Signature, signature};
 use crate::overlay::OverlayInfo;
-use crate::{Access, Error, Format, Image, lock};
+use crate::{Access, Error, Format, Image, NbdUri, lock};
 
 /// More files than this in a chain are a mistake.
 const LONGEST_CHAIN: usize = 64;
@@ -49,6 +49,8 @@ pub enum Why {
     NotThere,
     /// It can't be read.
     Unreadable,
+    /// It is with an NBD server, which is not asked.
+    Elsewhere,
     /// It is above already.
     Loop,
     /// It isn't what the overlay was made over; what differs.
@@ -114,6 +116,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, [u8; SIGNATURE]), Error> {
 /// An overlay's base.
 fn under_overlay(path: &Path, overlay: &OverlayInfo) -> Below {
     let format = match open(path) {
+        Err(Error::NoImage(_)) if path.to_str().is_some_and(NbdUri::is_meant) => Err(Why::Elsewhere),
         Err(Error::NoImage(_)) => Err(Why::NotThere),
         Err(_) => Err(Why::Unreadable),
         Ok((_, begin)) => {

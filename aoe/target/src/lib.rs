@@ -18,7 +18,9 @@ mod file;
 mod format;
 mod image;
 mod info;
+mod location;
 mod lock;
+mod nbd;
 mod overlay;
 mod place;
 mod qcow2;
@@ -36,6 +38,8 @@ pub use error::Error;
 pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
 pub use info::{Below, Info, Why, info};
+pub use location::Location;
+pub use nbd::{BadUri, NbdRefusal, NbdUri};
 pub use overlay::{
     Committed, Identity, Left, OldBase, Overlay, OverlayInfo, Overlays, Rebased, commit, rebase,
 };

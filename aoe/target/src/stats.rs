@@ -33,7 +33,7 @@ pub struct Counters {
     pub bytes_written: u64,
     /// Requests that were answered with an error.
     pub errors: u64,
-    /// Answers that found no room in the transmit buffers; the client asks again.
+    /// Requests that came on top of too many of the same disk, and answers that found no room in the transmit buffers: the client asks again.
     pub unsent: u64,
 }
 

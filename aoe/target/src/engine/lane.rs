@@ -15,8 +15,8 @@ use super::workers::{Letter, Mailbox};
 use crate::Server;
 use crate::server::Served;
 
-/// Requests under way at most; more wait in the links' receive rings.
-const MOST: usize = 512;
+/// Requests under way at most; more wait in the links' receive rings. Buffers for all of them take 26 MB.
+const MOST: u16 = 2_048;
 
 /// The requests that one thread serves, from their beginning to their answer.
 pub(crate) struct Lane<'s> {
@@ -53,7 +53,7 @@ impl Finished {
 
 impl<'s> Lane<'s> {
     pub(crate) fn new(server: &'s Server) -> io::Result<Self> {
-        let ring = Ring::new().inspect_err(|error| {
+        let ring = Ring::new(MOST).inspect_err(|error| {
             tracing::info!(%error, "no io_uring: what is not in the page cache is read by threads");
         });
         let mailbox = Arc::new(Mailbox::new()?);
@@ -81,7 +81,7 @@ impl<'s> Lane<'s> {
 
     /// Whether no more requests should be taken in now.
     pub(crate) fn is_full(&self) -> bool {
-        self.flights.len() >= MOST
+        self.flights.len() >= usize::from(MOST)
     }
 
     /// Whether a request must wait for another. If so it is to be begun with [`begin`](Self::begin), like all that can't be done at once.
@@ -90,8 +90,13 @@ impl<'s> Lane<'s> {
         self.flights.must_wait(extent.as_ref())
     }
 
-    /// Begins a request, in its turn.
+    /// Begins a request, in its turn. A disk may have twice as many under way as there is room left, so that one that doesn't answer leaves
+    /// room for others; what comes on top is lost, as in a network, and its client sends it again.
     pub(crate) fn begin(&mut self, served: &Arc<Served>, job: Job<'_>, link: usize) {
+        if self.flights.of(job.address()) >= 2 * usize::from(MOST).saturating_sub(self.flights.len()) {
+            served.stats.unsent();
+            return;
+        }
         let wait = self.must_wait(&job);
         let Job { operation, pending } = job;
         let work = Work::new(operation, &mut self.buffers);
@@ -143,7 +148,7 @@ impl<'s> Lane<'s> {
     }
 
     fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) {
-        self.flights.land(flight);
+        self.flights.land(flight, task.pending.address());
         let Task { served, pending, work, link } = task;
         match (&work, result) {
             (_, Err(_)) => served.stats.error(),

@@ -6,14 +6,9 @@ mod flights;
 mod lane;
 mod ring;
 mod task;
-mod workers;
-
-#[cfg(test)]
-#[path = "../../tests/client/mod.rs"]
-#[allow(dead_code)] // It does more than is needed here.
-mod client;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub(crate) use buffer::Buffer;
 pub(crate) use lane::{Finished, Lane, at_once};

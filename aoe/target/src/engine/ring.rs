@@ -13,9 +13,6 @@ use super::task::Work;
 use crate::Place;
 use crate::file::ImageFile;
 
-/// Requests in the kernel at once; more wait in the socket's ring.
-const DEPTH: u32 = 256;
-
 /// A ring, and what the kernel is doing with it.
 pub(super) struct Ring {
     ring: IoUring,
@@ -40,23 +37,22 @@ pub(super) struct Done {
 }
 
 impl Ring {
+    /// For so many tasks at once.
+    ///
     /// # Errors
     /// When the kernel has no io_uring, or we may not use it.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(depth: u16) -> io::Result<Self> {
         // Completions wait until we look, instead of interrupting us: Linux 5.19. For this thread alone: 6.0.
         let ring = IoUring::builder()
             .setup_coop_taskrun()
             .setup_single_issuer()
-            .build(DEPTH)
-            .or_else(|_| IoUring::new(DEPTH))?;
-        Ok(Ring { ring, held: Slab::with_capacity(DEPTH as usize), unsubmitted: false })
+            .build(depth.into())
+            .or_else(|_| IoUring::new(depth.into()))?;
+        Ok(Ring { ring, held: Slab::new(), unsubmitted: false })
     }
 
     /// Begins a read, or a write that needn't be durable, at this place. Gives the task back when there is no room, or it is another.
     pub(super) fn begin(&mut self, flight: usize, mut task: Task, place: Place) -> Result<(), Task> {
-        if self.held.len() >= DEPTH as usize {
-            return Err(task);
-        }
         let entry = self.held.vacant_entry();
         let fd = Fd(place.file.for_requests().as_raw_fd());
         let operation = match &mut task.work {

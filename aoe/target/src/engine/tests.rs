@@ -1,51 +1,72 @@
-//! Requests that wait for their disk don't wait for each other.
+//! Disks that don't answer, or not yet: their own requests, and those of others, don't wait for each other.
 
-use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use kagero_aoe::link::Link;
 use kagero_aoe::target::{Fault, Range};
-use kagero_aoe::wire::Address;
-use kagero_devices::storage::{Operation, Tag};
+use kagero_aoe::wire::{self, ATA_LENGTH, Address, Ata, Command, Frame, Header, MacAddress};
 use kagero_link::{MemoryLink, memory};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::client::Client;
-use crate::{Access, Backend, Image, Running, Server};
+use super::workers::MOST;
+use crate::{Access, Backend, Image, Location, Running, Server};
 
-const DISK: Address = Address { shelf: 7, slot: 1 };
-
-/// Reads that are answered together.
-const READS: usize = 16;
-
-/// Longer than anything here takes on a busy machine.
+/// Nothing here may take longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A disk that answers no read before there are enough of them, and no flush before these were asked for.
+/// More requests than any limit lets through.
+const MANY: u32 = 2_500;
+
+const READ_SECTORS: u8 = 0x20;
+
+/// Holds up whoever reads.
 #[derive(Debug, Default)]
-struct Slow {
-    /// Those that were asked for, by their offsets: a client asks again when it has to wait.
-    reads: Mutex<BTreeSet<u64>>,
+struct Gate {
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-impl Slow {
-    fn wait(&self, read: Option<u64>) -> Result<(), Fault> {
-        let mut reads = self.reads.lock().unwrap();
-        reads.extend(read);
+#[derive(Debug, Default)]
+struct State {
+    open: bool,
+    waiting: u32,
+}
+
+impl Gate {
+    fn pass(&self) -> Result<(), Fault> {
+        self.state.lock().unwrap().waiting += 1;
         self.changed.notify_all();
-        let waited = self.changed.wait_timeout_while(reads, PATIENCE, |reads| reads.len() < READS);
-        if waited.unwrap().1.timed_out() { Err(Fault::Aborted) } else { Ok(()) }
+        if self.wait_until(|state| state.open) { Ok(()) } else { Err(Fault::Aborted) }
+    }
+
+    /// Whether it comes to this soon.
+    fn wait_until(&self, reached: impl Fn(&State) -> bool) -> bool {
+        let state = self.state.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| !reached(state)).unwrap();
+        !waited.1.timed_out()
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
     }
 }
 
-impl Backend for Slow {
+/// A disk whose bytes are all this number.
+#[derive(Debug)]
+struct Toy(u8, Option<Arc<Gate>>);
+
+impl Backend for Toy {
     fn size(&self) -> u64 {
         1 << 20
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        out.fill((offset / 512) as u8);
-        self.wait(Some(offset))
+    fn read(&self, _: u64, out: &mut [u8]) -> Result<(), Fault> {
+        self.1.as_ref().map_or(Ok(()), |gate| gate.pass())?;
+        out.fill(self.0);
+        Ok(())
     }
 
     fn write(&self, _: u64, _: &[u8], _: bool) -> Result<(), Fault> {
@@ -53,27 +74,88 @@ impl Backend for Slow {
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.wait(None)
+        Ok(())
     }
 
     fn trim(&self, _: Range) -> Result<(), Fault> {
-        Err(Fault::Aborted)
+        Ok(())
+    }
+}
+
+fn export(server: &Server, slot: u8, gate: Option<Arc<Gate>>) {
+    let image = Image::new(Box::new(Toy(slot, gate)), Location::File("toy".into()), Access::ReadWrite);
+    server.export_image(Address { shelf: 7, slot }, image).unwrap();
+}
+
+fn ask(link: &mut MemoryLink, slot: u8, tag: u32) {
+    let (from, disk) = (MacAddress(link.mac()), Address { shelf: 7, slot });
+    let header = Header::request(from, MacAddress::BROADCAST, disk, Command::Ata, tag);
+    let ata = Ata { count: 1, command: READ_SECTORS, ..Ata::default() };
+    assert!(link.transmit(|out| wire::encode(out, &header, |out| ata.encode(out))));
+}
+
+/// The next answer: the disk, its data's first byte, the tag.
+fn answer(link: &mut MemoryLink) -> (u8, u8, u32) {
+    loop {
+        let mut answer = None;
+        let some = link.receive(|frame| {
+            let Frame { header, argument } = Frame::parse(frame).unwrap();
+            // Disks announce themselves too.
+            answer = (header.command == Command::Ata)
+                .then(|| (header.address.slot, argument[ATA_LENGTH], header.tag));
+        });
+        if let Some(answer) = answer {
+            return answer;
+        }
+        let mut ready = [PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        assert!(some || poll(&mut ready, Some(&patience)).unwrap() > 0, "no answer");
     }
 }
 
 #[test]
-fn requests_wait_for_their_disk_side_by_side() {
-    let server = Server::new();
-    server.export_image(DISK, Image::of(Slow::default(), Access::ReadWrite)).unwrap();
-    let (here, there) = MemoryLink::pair(memory::Options::default()).unwrap();
-    let _running = Running::start(server, vec![there]).unwrap();
-    let (mut client, _) = Client::attach(here, DISK);
-    let flush = client.submit(Operation::Flush, vec![]);
-    let reads: Vec<Tag> = (0..READS as u64)
-        .map(|lba| client.submit(Operation::Read { lba, sectors: 1 }, vec![0; 512]))
-        .collect();
-    for (lba, tag) in reads.into_iter().enumerate() {
-        assert_eq!(client.finish(tag).unwrap(), [lba as u8; 512]);
+fn disks_that_do_not_answer_leave_room_for_one_that_does() {
+    const STUCK: u8 = 5;
+    const GOOD: u8 = 9;
+    let (server, gate) = (Server::new(), Arc::new(Gate::default()));
+    (0..STUCK).for_each(|slot| export(&server, slot, Some(Arc::clone(&gate))));
+    export(&server, GOOD, None);
+    let options = memory::Options { mtu: 1_500, queue: MANY as usize, ..memory::Options::default() };
+    let (mut link, there) = MemoryLink::pair(options).unwrap();
+    let running = Running::start(server, vec![there]).unwrap();
+
+    for slot in 0..STUCK {
+        (0..MANY - 1).for_each(|tag| ask(&mut link, slot, tag));
+        // It comes after these.
+        ask(&mut link, GOOD, slot.into());
+        assert_eq!(answer(&mut link), (GOOD, GOOD, slot.into()));
     }
-    client.finish(flush).unwrap();
+    let lost = running.counters().unsent;
+    let expected = u64::from(MANY - 1) * u64::from(STUCK) - lost;
+    assert!(expected > MOST as u64, "{expected}");
+
+    // What was taken in is carried out in the end.
+    gate.open();
+    for _ in 0..expected {
+        let (disk, data, _) = answer(&mut link);
+        assert_eq!(disk, data);
+    }
+    running.stop().unwrap();
+}
+
+#[test]
+fn requests_wait_for_their_disk_side_by_side() {
+    const READS: u32 = 8;
+    let (server, gate) = (Server::new(), Arc::new(Gate::default()));
+    export(&server, 1, Some(Arc::clone(&gate)));
+    let (mut link, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let running = Running::start(server, vec![there]).unwrap();
+    (0..READS).for_each(|tag| ask(&mut link, 1, tag));
+    let together = gate.wait_until(|state| state.waiting == READS);
+    gate.open();
+    assert!(together, "{gate:?}");
+    let mut tags: Vec<u32> = (0..READS).map(|_| answer(&mut link).2).collect();
+    tags.sort_unstable();
+    assert_eq!(tags, (0..READS).collect::<Vec<_>>());
+    running.stop().unwrap();
 }

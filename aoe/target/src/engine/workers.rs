@@ -1,6 +1,6 @@
 //! Threads for what may wait: flushes, trims, and images that are no plain files.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::Task;
 
 /// Threads at most. They wait for storage, so there may be many more than processors.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 
 /// Threads that are started when they are needed, and then wait for more.
 #[derive(Debug, Default)]
@@ -28,10 +28,71 @@ struct Pool {
 
 #[derive(Debug, Default)]
 struct Queue {
-    jobs: VecDeque<(usize, Task, Arc<Mailbox>)>,
+    /// For the next threads that are free.
+    jobs: VecDeque<Job>,
+    /// Disks that have jobs, by where they lie in memory.
+    disks: BTreeMap<usize, Disk>,
+    /// Jobs in the queue and with threads.
+    under_way: usize,
     threads: usize,
     idle: usize,
     ended: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    flight: usize,
+    task: Task,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Job {
+    fn disk(&self) -> usize {
+        Arc::as_ptr(&self.task.served).addr()
+    }
+}
+
+/// The jobs of one disk.
+#[derive(Debug, Default)]
+struct Disk {
+    /// In the queue and with threads, no more than its share.
+    under_way: usize,
+    /// They wait for the disk's others.
+    waiting: VecDeque<Job>,
+}
+
+impl Queue {
+    fn begin(&mut self, job: Job) {
+        let disk = job.disk();
+        self.disks.entry(disk).or_default().waiting.push_back(job);
+        self.advance(disk);
+    }
+
+    fn end(&mut self, disk: usize) {
+        if let Some(disk) = self.disks.get_mut(&disk) {
+            disk.under_way -= 1;
+            self.under_way -= 1;
+        }
+        self.advance(disk);
+    }
+
+    /// Lets the next job of a disk have a thread, if the disk may have one more: a quarter of what the others leave it. So one that doesn't
+    /// answer, or even ten of them, have all the threads that they may have and leave some.
+    fn advance(&mut self, number: usize) {
+        let Some(disk) = self.disks.get_mut(&number) else { return };
+        let others = self.under_way - disk.under_way;
+        let share = (MOST.saturating_sub(others) / 4).max(1);
+        if disk.under_way < share
+            && let Some(job) = disk.waiting.pop_front()
+        {
+            disk.under_way += 1;
+            self.under_way += 1;
+            self.jobs.push_back(job);
+        }
+        if disk.under_way == 0 {
+            self.disks.remove(&number);
+        }
+    }
 }
 
 impl Pool {
@@ -40,12 +101,9 @@ impl Pool {
     }
 
     fn work(&self) {
+        let mut queue = self.queue();
         loop {
-            let mut queue = self.queue();
-            let (flight, mut task, mailbox) = loop {
-                if let Some(job) = queue.jobs.pop_front() {
-                    break job;
-                }
+            let Some(job) = queue.jobs.pop_front() else {
                 if queue.ended {
                     queue.threads -= 1;
                     return;
@@ -53,14 +111,19 @@ impl Pool {
                 queue.idle += 1;
                 queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 queue.idle -= 1;
+                continue;
             };
             drop(queue);
+            let disk = job.disk();
+            let Job { flight, mut task, mailbox } = job;
             // An image format's library may fail in its own way; that is one request's misfortune.
             let result = catch_unwind(AssertUnwindSafe(|| task.carry_out())).unwrap_or_else(|_| {
                 tracing::error!(disk = %task.pending.address(), "a request made its image panic");
                 Err(Fault::Medium { done: 0 })
             });
             mailbox.post(Letter::Done { flight, task, result });
+            queue = self.queue();
+            queue.end(disk);
         }
     }
 }
@@ -69,7 +132,7 @@ impl Workers {
     /// Has a task carried out, and its result posted.
     pub(super) fn start(&self, flight: usize, task: Task, mailbox: &Arc<Mailbox>) {
         let mut queue = self.0.queue();
-        queue.jobs.push_back((flight, task, Arc::clone(mailbox)));
+        queue.begin(Job { flight, task, mailbox: Arc::clone(mailbox) });
         if queue.idle < queue.jobs.len() && queue.threads < MOST {
             let pool = Arc::clone(&self.0);
             match thread::Builder::new().name("aoe-worker".into()).spawn(move || pool.work()) {

@@ -61,7 +61,7 @@ pub(super) fn record(half: usize, number: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     size: u64,
-    /// When the file was last written to, in seconds and nanoseconds; 0 for a block device.
+    /// When the file was last written to, in seconds and nanoseconds; 0 for a block device and an NBD export.
     modified: (i64, i64),
     /// FNV-1a of 64 samples of 4 KiB, spread evenly.
     digest: u64,
@@ -74,8 +74,8 @@ impl Identity {
     /// When it can't be read.
     pub fn of(base: &Image) -> Result<Self, Error> {
         // What is no file has no such time.
-        let modified = match base.path().metadata() {
-            Ok(metadata) if metadata.is_file() => (metadata.mtime(), metadata.mtime_nsec()),
+        let modified = match base.location().path().map(Path::metadata) {
+            Some(Ok(metadata)) if metadata.is_file() => (metadata.mtime(), metadata.mtime_nsec()),
             _ => (0, 0),
         };
         Self::sampled(base.size(), modified, |at, out| base.read(at, out)).map_err(|_| Error::Kernel {
