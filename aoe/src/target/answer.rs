@@ -4,7 +4,7 @@ use kagero_devices::ata::{self, bits::status};
 
 use super::{Export, Port};
 use crate::wire::{
-    self, ATA_LENGTH, Ata, Config, ConfigCommand, DirectiveCommand, HEADER_LENGTH, Header, MaskCommand,
+    self, ATA_LENGTH, Address, Ata, Config, ConfigCommand, DirectiveCommand, HEADER_LENGTH, Header, MaskCommand,
     MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
 };
 
@@ -45,6 +45,24 @@ impl Answer {
             Body::Nothing | Body::Drive { .. } | Body::Config(_) | Body::Reserve(_) => false,
         };
         failed || self.header.error.is_some()
+    }
+
+    /// Whether it tells its client that what it has set is set. Who keeps settings over a restart does so before this is sent.
+    #[must_use]
+    pub fn confirms_settings(&self) -> bool {
+        let set = match self.body {
+            Body::Config(command) => matches!(command, ConfigCommand::Set | ConfigCommand::ForceSet),
+            Body::Mask(command, _) => command == MaskCommand::Edit,
+            Body::Reserve(command) => matches!(command, ReserveCommand::Set | ReserveCommand::ForceSet),
+            Body::Nothing | Body::Ata { .. } | Body::Drive { .. } => false,
+        };
+        set && !self.is_error()
+    }
+
+    /// The disk that answers.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.header.address
     }
 
     /// As [`Target::encode`](super::Target::encode), for an answer that needs nothing of the disk: one to a [`Job`](super::Job).

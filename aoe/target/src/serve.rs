@@ -124,6 +124,8 @@ impl Server {
                 },
             });
         });
+        // Who set something hears of it when that will survive this process.
+        work.retain(|work| !matches!(work, Work::Send(answer) if !self.keeps_settings(answer)));
     }
 
     /// Sends an answer; reads into it first where that is to be done.

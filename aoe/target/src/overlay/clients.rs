@@ -1,7 +1,7 @@
 //! One base image, and an overlay for each client that has written.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kagero_aoe::target::Fault;
@@ -50,6 +50,22 @@ impl Overlays {
     #[must_use]
     pub fn base(&self) -> &Image {
         &self.base
+    }
+
+    /// Where the overlays are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// As [`Backend::flush`], for all clients.
+    ///
+    /// # Errors
+    /// As there, when one of them fails.
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
+        let clients: Vec<_> =
+            self.clients.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        clients.iter().map(|overlay| overlay.flush()).fold(Ok(()), Result::and)
     }
 
     /// What a client reads, if it has written.
