@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::config::{Export, ServeConfig};
+use crate::config::{Export, Listen, Place, ServeConfig};
 use crate::error::{Error, UserError};
 
 pub(super) const EXAMPLES: &str = "\
@@ -15,8 +15,9 @@ Examples:
   kagero serve --interface eth1 7.1=golden.img,overlay=/var/lib/kagero
   kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
   kagero serve --config targets.toml
+  kagero target list                               what does it serve?
 
-Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
+Ctrl-C or SIGTERM end it: requests under way are finished, and what was written is on the medium.";
 
 /// What flags and configuration files say of a server.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct ServeOptions {
     /// The network interface
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// Read options from a TOML file (keys: interface, export, pcap); flags win
+    /// Read options from a TOML file (keys: interface, export, pcap, state, control, metrics); flags win
     ///
     /// Relative paths in the file start at the file's folder.
     #[arg(long, value_name = "FILE")]
@@ -39,6 +40,16 @@ pub struct ServeOptions {
     /// Write the AoE traffic as a pcap file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Keep what clients set (configuration strings, mask lists, reservations) in this folder, or nowhere with "none"
+    /// [default: /var/lib/kagero, where it is there]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<Place>,
+    /// The control socket, for `kagero target`, or "none" [default: /run/kagero/serve.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<Place>,
+    /// Tell metrics in Prometheus' text format at http://ADDRESS:PORT/metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<Listen>,
 
     #[arg(skip)]
     verbose: Option<u8>,
@@ -56,7 +67,7 @@ impl ServeOptions {
         )?;
         let config = options.into_config()?;
         config.check()?;
-        Ok(crate::serve::serve(&config)?.code(false))
+        crate::serve::serve(&config).map(|()| 0)
     }
 
     /// Adds what the configuration file says, where flags say nothing.
@@ -67,17 +78,19 @@ impl ServeOptions {
         let Some(path) = &self.config else { return Ok(self) };
         let mut file: Self = super::load(path, "serve")?;
         if let Some(folder) = path.parent() {
-            let exports = file.exports.iter_mut();
-            let paths = exports.flat_map(|export| [Some(&mut export.image), export.overlay.as_mut()]);
-            for path in paths.flatten().chain(&mut file.pcap) {
-                *path = folder.join(&path);
-            }
+            file.exports.iter_mut().for_each(|export| export.start_at(folder));
+            file.pcap = file.pcap.map(|path| folder.join(path));
+            file.state = file.state.map(|place| place.starting_at(folder));
+            file.control = file.control.map(|place| place.starting_at(folder));
         }
         Ok(Self {
             exports: if self.exports.is_empty() { file.exports } else { self.exports },
             interface: self.interface.or(file.interface),
             config: self.config,
             pcap: self.pcap.or(file.pcap),
+            state: self.state.or(file.state),
+            control: self.control.or(file.control),
+            metrics: self.metrics.or(file.metrics),
             verbose: file.verbose,
             quiet: file.quiet,
         })
@@ -89,7 +102,14 @@ impl ServeOptions {
     /// When there is no interface.
     pub fn into_config(self) -> Result<ServeConfig, UserError> {
         let interface = self.interface.ok_or_else(|| no_interface("serve"))?;
-        Ok(ServeConfig { interface, exports: self.exports, pcap: self.pcap })
+        Ok(ServeConfig {
+            interface,
+            exports: self.exports,
+            pcap: self.pcap,
+            state: self.state.unwrap_or_default(),
+            control: self.control.unwrap_or_default(),
+            metrics: self.metrics,
+        })
     }
 }
 

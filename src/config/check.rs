@@ -12,7 +12,10 @@ use kagero_target::{Format, looks_raw};
 
 use super::outputs::{self, Output};
 use super::units::grouped;
-use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
+use super::{
+    Boot, ConsoleSink, DiscoverConfig, Export, MAX_DISKS, Place, RunConfig, ServeConfig, Size, Source,
+    TraceSink,
+};
 use crate::error::UserError;
 
 const MIN_MEMORY: Size = Size::mib(16);
@@ -173,7 +176,8 @@ impl ServeConfig {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), UserError> {
         check_interface(&self.interface)?;
-        if self.exports.is_empty() {
+        // With a socket of its own, it can get some later.
+        if self.exports.is_empty() && !matches!(self.control, Place::At(_)) {
             return Err(UserError::new(
                 "serve",
                 "there is nothing to serve",
@@ -203,6 +207,16 @@ impl ServeConfig {
         let pcap = self.pcap.as_deref().map(|path| Output { option: "--pcap", path });
         let images: Vec<_> = self.exports.iter().map(|export| export.image.as_path()).collect();
         outputs::check(pcap, &images)
+    }
+}
+
+impl Export {
+    /// Says what can't be done with this export alone.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), UserError> {
+        check_image(&self.image, self.format).map(|_| ())
     }
 }
 

@@ -1,15 +1,15 @@
 //! What `kagero serve` and `kagero discover` are to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use kagero_target::Format;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Address;
 use super::keyed::{self, Keyed, truth};
 use super::units;
+use super::{Address, Listen, Place};
 use crate::error::BadValue;
 
 /// One server: images offered as AoE targets on an interface.
@@ -21,6 +21,12 @@ pub struct ServeConfig {
     pub exports: Vec<Export>,
     /// Where the AoE traffic goes, as a pcap file.
     pub pcap: Option<PathBuf>,
+    /// Where what clients set is kept, a folder.
+    pub state: Place,
+    /// The control socket.
+    pub control: Place,
+    /// Where metrics can be fetched by HTTP.
+    pub metrics: Option<Listen>,
 }
 
 /// An image offered as a target, written `7.1=debian.img` or `7.1=debian.qcow2,format=qcow2,read-only`.
@@ -50,6 +56,20 @@ pub struct DiscoverConfig {
     pub timeout: Duration,
     /// Whether to print JSON in place of a table.
     pub json: bool,
+}
+
+impl Export {
+    /// Lets relative paths start at `folder`.
+    pub fn start_at(&mut self, folder: &Path) {
+        for path in [Some(&mut self.image), self.overlay.as_mut()].into_iter().flatten() {
+            *path = folder.join(&path);
+        }
+    }
+
+    /// Every file or folder that it names.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [Some(self.image.as_path()), self.overlay.as_deref()].into_iter().flatten()
+    }
 }
 
 const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];

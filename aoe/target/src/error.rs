@@ -173,7 +173,9 @@ pub enum Error {
         why: &'static str,
     },
     /// A disk would lose its end, and nobody said that it may.
-    #[error("disk {address} would shrink from {from} to {to} bytes: add --shrink if what lies behind may be lost")]
+    #[error(
+        "disk {address} would shrink from {from} to {to} bytes: add --shrink if what lies behind may be lost"
+    )]
     Shrinks {
         /// The disk.
         address: Address,

@@ -63,9 +63,12 @@ impl Backend for Raw {
     fn resize(&self, size: u64) -> io::Result<()> {
         // From the smaller size on, requests that come late fail, so that none makes the file longer again.
         self.size.fetch_min(size, Ordering::Relaxed);
+        let storage = self.storage()?.unwrap_or(size);
         if self.file.metadata()?.is_file() {
-            rustix::fs::ftruncate(&*self.file, size)?;
-        } else if self.storage()?.is_some_and(|room| room < size) {
+            if storage != size {
+                rustix::fs::ftruncate(&*self.file, size)?;
+            }
+        } else if storage < size {
             return Err(Errno::NOSPC.into());
         }
         self.size.store(size, Ordering::Relaxed);

@@ -227,6 +227,15 @@ impl Server {
         self.target().export(address).map(|export| export.settings.clone())
     }
 
+    /// Forgets what clients have set for a disk that was removed; while it is served, nothing happens.
+    ///
+    /// # Errors
+    /// When the file can't be taken away.
+    pub fn forget_settings(&self, address: Address) -> Result<(), Error> {
+        let served = self.served();
+        if served.contains_key(&address) { Ok(()) } else { self.keeper().forget(address) }
+    }
+
     /// All disks, in the order of their addresses.
     #[must_use]
     pub fn exports(&self) -> Vec<Status> {

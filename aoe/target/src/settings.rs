@@ -190,6 +190,17 @@ impl Keeper {
         self.write(address, settings)
     }
 
+    /// Forgets what was kept for a disk that is not served.
+    pub(crate) fn forget(&mut self, address: Address) -> Result<(), Error> {
+        let Some(path) = self.folder.as_ref().map(|folder| folder.file(address)) else { return Ok(()) };
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Kernel { path, doing: "take away the settings of clients", source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn is_kept(&self, address: Address, settings: &Settings) -> bool {
         self.kept.get(&address).unwrap_or(&Settings::default()) == settings
     }
@@ -269,10 +280,7 @@ mod tests {
             keeper.begin(DISK).unwrap();
             assert!(keeper.keep(DISK, &settings(config)));
             drop(keeper);
-            assert_eq!(
-                Keeper::open(folder.path()).unwrap().begin(DISK).unwrap(),
-                settings(config)
-            );
+            assert_eq!(Keeper::open(folder.path()).unwrap().begin(DISK).unwrap(), settings(config));
         }
         let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["7.1.json"]);
@@ -297,7 +305,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!((0..1000).filter(|_| budget.take(start)).count(), BURST as usize);
         assert_eq!((0..1000).filter(|_| budget.take(start + PAUSE)).count(), 1);
-        assert_eq!((0..1000).filter(|i| budget.take(start + PAUSE + PAUSE * i / 10)).count(), 99);
+        assert_eq!((0..1000u32).filter(|i| budget.take(start + PAUSE + PAUSE * *i / 10)).count(), 99);
         assert_eq!((0..1000).filter(|_| budget.take(start + PAUSE * 10_000)).count(), BURST as usize);
     }
 
@@ -336,13 +344,19 @@ mod tests {
                 r#"{"config": "", "mask": ["02:00"], "reserved": []}"#,
                 "not an Ethernet address: write six pairs such as 02:00:00:00:00:01",
             ),
-            (&format!(r#"{{"config": "{}", "mask": [], "reserved": []}}"#, "a".repeat(1025)), "a configuration string has at most 1024 bytes"),
+            (
+                &format!(r#"{{"config": "{}", "mask": [], "reserved": []}}"#, "a".repeat(1025)),
+                "a configuration string has at most 1024 bytes",
+            ),
             (&"[".repeat(1 << 20), "recursion limit exceeded at line 1 column 128"),
         ] {
             fs::write(&path, text).unwrap();
             assert_eq!(
                 keeper.begin(DISK).unwrap_err().to_string(),
-                format!("settings of clients in {} are damaged: {why}; mend the file, or take it away to begin without any", path.display())
+                format!(
+                    "settings of clients in {} are damaged: {why}; mend the file, or take it away to begin without any",
+                    path.display()
+                )
             );
         }
     }

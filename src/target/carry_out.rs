@@ -1,0 +1,208 @@
+//! The server's side: requests are carried out, and metrics told, by a thread beside those that serve.
+
+use std::fs::DirBuilder;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use anyhow::Context;
+use kagero_target::{Server, Stop};
+use serde::Serialize;
+
+use super::doors::{Door, Listener, Said, listen};
+use super::protocol::{Complaint, ExportStatus, Listing, Reply, Request, Statistics};
+use super::socket::{self, Named};
+use super::{LONGEST_LINE, http, prometheus};
+use crate::config::places::usual_control;
+use crate::config::{Address, Export, Listen, Place, ServeConfig};
+use crate::error::{Error, UserError};
+
+/// How long the end waits for a request that is being carried out.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Where a server can be talked to, open, while nobody listens there yet.
+pub(crate) struct ControlPlane {
+    control: Option<(std::os::unix::net::UnixListener, Named)>,
+    metrics: Option<TcpListener>,
+}
+
+/// Somebody listens, while this lives.
+pub(crate) struct Listening {
+    stop: Stop,
+    ended: Receiver<()>,
+    /// The name goes when this is dropped, also if the thread still works.
+    _named: Option<Named>,
+}
+
+impl ControlPlane {
+    /// Opens the control socket and the metrics' port.
+    ///
+    /// # Errors
+    /// When a place that was named can't be used; the usual place is done without, with a warning.
+    pub(crate) fn open(config: &ServeConfig) -> Result<Self, Error> {
+        let control = match &config.control {
+            Place::None => None,
+            Place::At(path) => Some(socket::open(path)?),
+            Place::Usual => usual_control().and_then(|path| {
+                make_folder(&path);
+                let warn = |error: &Error| {
+                    tracing::warn!("{error}; until then `kagero target` can't reach this server");
+                };
+                socket::open(&path).inspect_err(warn).ok()
+            }),
+        };
+        let metrics = config.metrics.map(|Listen(address)| {
+            let bound = TcpListener::bind(address);
+            bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener)).map_err(|error| {
+                let problem = format!("can't listen on {address}: {error}");
+                UserError::new("--metrics", problem, "give another address or port")
+            })
+        });
+        Ok(ControlPlane { control, metrics: metrics.transpose()? })
+    }
+
+    /// Listens in a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no thread or file descriptor left.
+    pub(crate) fn start(self, server: &Arc<Server>, config: &ServeConfig) -> Result<Listening, Error> {
+        let mut doors = Vec::new();
+        let mut name = None;
+        if let Some((listener, named)) = self.control {
+            name = Some(named);
+            let (server, config) = (Arc::clone(server), config.clone());
+            let speak = move |asked: &mut Vec<u8>, ended| line(asked, ended, &server, &config);
+            doors.push(Door { listener: Listener::Unix(listener), speak: Box::new(speak) });
+        }
+        if let Some(listener) = self.metrics {
+            let server = Arc::clone(server);
+            let page = move || prometheus(&statistics(&server));
+            let speak = move |asked: &mut Vec<u8>, _| http::answer(asked, &page);
+            doors.push(Door { listener: Listener::Tcp(listener), speak: Box::new(speak) });
+        }
+        let stop = Stop::new().context("the control thread's end")?;
+        let until = stop.try_clone().context("the control thread's end")?;
+        let (tell, ended) = channel();
+        let run = move || {
+            use std::os::fd::AsFd;
+            if let Err(error) = listen(&mut doors, until.as_fd()) {
+                tracing::error!(%error, "control and metrics have ended; disks are served on");
+            }
+            // Nobody waits when the process ends at once.
+            let _ = tell.send(());
+        };
+        std::thread::Builder::new().name("control".into()).spawn(run).context("the control thread")?;
+        Ok(Listening { stop, ended, _named: name })
+    }
+}
+
+impl Listening {
+    /// Listens no longer. A request that is being carried out is waited for a moment.
+    pub(crate) fn end(self) {
+        self.stop.stop();
+        let _ = self.ended.recv_timeout(LAST_REQUEST);
+    }
+}
+
+/// The folder of a usual place, for this user alone. What goes wrong is said of the socket in it.
+fn make_folder(socket: &Path) {
+    if let Some(folder) = socket.parent() {
+        let _ = DirBuilder::new().mode(0o755).create(folder);
+    }
+}
+
+/// Answers the first line.
+fn line(asked: &mut Vec<u8>, ended: bool, server: &Server, config: &ServeConfig) -> Option<Said> {
+    let end = asked.iter().position(|byte| *byte == b'\n');
+    let length = match end {
+        Some(end) => end + 1,
+        // Who sends one line and no line break, and waits.
+        None if ended && !asked.is_empty() => asked.len(),
+        None => 0,
+    };
+    if end.unwrap_or(asked.len()) > LONGEST_LINE {
+        let error = UserError::new("control request", "longer than 64 KiB", "send one JSON object a line");
+        return Some(Said { bytes: said::<()>(Err(error.into())), last: true });
+    }
+    if length == 0 {
+        return None;
+    }
+    let request: Vec<u8> = asked.drain(..length).collect();
+    let request = request.trim_ascii();
+    let bytes = if request.is_empty() { Vec::new() } else { answer(request, server, config) };
+    Some(Said { bytes, last: false })
+}
+
+fn answer(request: &[u8], server: &Server, config: &ServeConfig) -> Vec<u8> {
+    let request = match serde_json::from_slice(request) {
+        Ok(request) => request,
+        Err(error) => {
+            let error = UserError::new("control request", error, "docs/control.md has them all");
+            return said::<()>(Err(error.into()));
+        }
+    };
+    match request {
+        Request::Add { export, folder } => said(add(server, config, export, folder)),
+        Request::Remove { address, forget } => said(remove(server, address, forget)),
+        Request::Resize { address, bytes, shrink } => said(
+            server
+                .resize(address, bytes, shrink)
+                .map(|_| listing(server, Some(address)))
+                .map_err(Error::from),
+        ),
+        Request::List {} => said(Ok(listing(server, None))),
+        Request::Stats {} => said(Ok(statistics(server))),
+    }
+}
+
+fn said<T: Serialize>(result: Result<T, Error>) -> Vec<u8> {
+    let reply = match result {
+        Ok(payload) => Reply::Ok(payload),
+        Err(error) => Reply::Error(Complaint::from(&error)),
+    };
+    // Strings and numbers alone can't fail.
+    let mut line = serde_json::to_vec(&reply).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn add(
+    server: &Server,
+    config: &ServeConfig,
+    mut export: Export,
+    folder: Option<PathBuf>,
+) -> Result<Listing, Error> {
+    if let Some(folder) = folder {
+        export.start_at(&folder);
+    }
+    if let Some(path) = export.paths().find(|path| path.is_relative()) {
+        let mend = "give the whole path, or the folder where it starts";
+        return Err(UserError::new(path.display(), "a relative path", mend).into());
+    }
+    export.check()?;
+    crate::serve::export(server, config, &export)?;
+    tracing::info!(disk = %export.address, image = %export.image.display(), "added");
+    Ok(listing(server, Some(export.address)))
+}
+
+fn remove(server: &Server, address: Address, forget: bool) -> Result<Listing, Error> {
+    server.remove(address)?;
+    tracing::info!(disk = %address, "removed");
+    if forget {
+        server.forget_settings(address)?;
+    }
+    Ok(Listing::default())
+}
+
+fn listing(server: &Server, only: Option<Address>) -> Listing {
+    let exports = server.exports();
+    let wanted = exports.iter().filter(|status| only.is_none_or(|address| address == status.address));
+    Listing { exports: wanted.map(ExportStatus::from).collect() }
+}
+
+fn statistics(server: &Server) -> Statistics {
+    Statistics::new(&server.exports(), server.counters())
+}

@@ -1,0 +1,100 @@
+//! Statistics in Prometheus' text format (version 0.0.4).
+
+use std::fmt::{Display, Write as _};
+
+use super::protocol::{ExportWork, Statistics, Work};
+
+/// A page with every metric, for whoever scrapes it.
+#[must_use]
+pub fn prometheus(statistics: &Statistics) -> String {
+    let mut page = Page(String::new());
+    page.metric("kagero_build_info", "gauge", "The version that runs.");
+    page.sample("kagero_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+
+    let per_export: [(&str, &str, &str, fn(&ExportWork) -> u64); 6] = [
+        ("size_bytes", "gauge", "Size of the disk.", |export| export.bytes),
+        ("reads_total", "counter", "Read requests carried out.", |export| export.work.reads),
+        ("read_bytes_total", "counter", "Bytes read by clients.", |export| export.work.bytes_read),
+        ("writes_total", "counter", "Write requests carried out.", |export| export.work.writes),
+        ("written_bytes_total", "counter", "Bytes written by clients.", |export| export.work.bytes_written),
+        ("flushes_total", "counter", "Flushes carried out.", |export| export.work.flushes),
+    ];
+    for (name, kind, help, value) in per_export {
+        let name = format!("kagero_target_{name}");
+        page.metric(&name, kind, help);
+        for export in &statistics.exports {
+            page.sample(&name, &[("export", &export.address)], value(export));
+        }
+    }
+
+    // Sums that do not shrink when a disk is removed.
+    let Statistics { exports: _, total: Work { reads, writes, flushes, .. }, frames, errors, unsent } =
+        statistics;
+    for (name, help, value) in [
+        ("frames_received_total", "Frames received, for this target or not.", *frames),
+        (
+            "requests_total",
+            "Reads, writes and flushes, those of removed disks included.",
+            reads + writes + flushes,
+        ),
+        ("errors_total", "Requests that were answered with an error.", *errors),
+        ("unsent_answers_total", "Answers that found no room in the transmit buffers.", *unsent),
+    ] {
+        let name = format!("kagero_target_{name}");
+        page.metric(&name, "counter", help);
+        page.sample(&name, &[], value);
+    }
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<_> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}
+
+/// A label's value may have anything in it; backslash, quote and line feed are written with a backslash.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_has_a_type_and_a_number() {
+        let work = Work { reads: 1, writes: 2, flushes: 3, bytes_read: 512, bytes_written: 1024 };
+        let export = ExportWork { address: "7.1".into(), bytes: 4096, work };
+        let page = prometheus(&Statistics { exports: vec![export], frames: 9, ..Statistics::default() });
+        assert!(page.contains("\nkagero_target_written_bytes_total{export=\"7.1\"} 1024\n"), "{page}");
+        assert!(page.contains("\nkagero_target_frames_received_total 9\n"), "{page}");
+        let mut typed = "";
+        for line in page.lines() {
+            if let Some(words) = line.strip_prefix("# TYPE ") {
+                typed = words.split(' ').next().unwrap();
+                assert_eq!(typed.ends_with("_total"), words.ends_with(" counter"), "{line}");
+            } else if !line.starts_with("# HELP ") {
+                let (sample, value) = line.rsplit_once(' ').unwrap();
+                assert_eq!(sample.split('{').next().unwrap(), typed);
+                value.parse::<f64>().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn labels_may_hold_anything() {
+        let mut page = Page(String::new());
+        page.sample("a", &[("b", "1\\2\"3\n4"), ("c", "d")], 5);
+        assert_eq!(page.0, "a{b=\"1\\\\2\\\"3\\n4\",c=\"d\"} 5\n");
+    }
+}
