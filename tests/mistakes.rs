@@ -103,7 +103,16 @@ impl Place {
 
     /// `kagero serve a.img` on `interface`, once it serves.
     fn serving(&self, interface: &str) -> Serving {
-        let mut command = self.kagero(&["serve", "--interface", interface, "7.1=a.img"]);
+        let mut command = self.kagero(&[
+            "serve",
+            "--interface",
+            interface,
+            "--control",
+            "none",
+            "--state",
+            "none",
+            "7.1=a.img",
+        ]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let found = lines.into_iter().any(|line| line.starts_with("serving on "));
@@ -415,7 +424,7 @@ fn configuration_files() {
         ),
         (
             b"disk = \"a.img\"",
-            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, pcap, verbose, quiet",
+            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, pcap, state, control, metrics, verbose, quiet",
         ),
     ];
     for (text, line) in serve {

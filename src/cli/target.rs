@@ -11,7 +11,7 @@ use serde_json::json;
 use super::print;
 use crate::config::places::control_to_ask;
 use crate::config::{Address, Export, Size, grouped};
-use crate::error::{BadValue, Error};
+use crate::error::{BadValue, Error, UserError};
 use crate::target::{ExportStatus, Listing, Statistics, ask, prometheus, show};
 
 pub(super) const EXAMPLES: &str = "\
@@ -114,6 +114,9 @@ impl TargetOptions {
         match self.command {
             TargetCommand::Add { exports } => {
                 let folder = std::env::current_dir().context("the current folder")?;
+                let folder = folder.to_str().ok_or_else(|| {
+                    UserError::new(folder.display(), "not UTF-8 text", "go to a folder whose name is")
+                })?;
                 for ExportText(export) in exports {
                     let request = json!({"do": "add", "export": export, "folder": folder});
                     let added: Listing = ask(&socket, &request)?;

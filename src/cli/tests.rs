@@ -285,11 +285,16 @@ fn a_file_that_is_wrong_is_refused_with_its_line() {
 fn a_server_from_arguments_and_from_a_file() {
     let folder = Folder::new();
     folder.file("other.img", &[0; 512]);
-    let arguments =
-        folder.serve("--interface eth1 7.1=@/debian.img 8.1=@/other.img,read-only --pcap @/x.pcap").unwrap();
+    let arguments = folder
+        .serve(
+            "--interface eth1 7.1=@/debian.img 8.1=@/other.img,read-only --pcap @/x.pcap --state @/settings \
+             --control none --metrics 127.0.0.1:9100",
+        )
+        .unwrap();
     folder.file(
         "serve.toml",
-        b"interface = \"eth1\"\npcap = \"x.pcap\"\nexport = [\"7.1=debian.img\",\n\
+        b"interface = \"eth1\"\npcap = \"x.pcap\"\nstate = \"settings\"\ncontrol = \"none\"\n\
+          metrics = \"127.0.0.1:9100\"\nexport = [\"7.1=debian.img\",\n\
           {address = \"8.1\", image = \"other.img\", read-only = true}]",
     );
     assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments);
@@ -313,6 +318,12 @@ fn a_server_from_arguments_and_from_a_file() {
         "@/debian.img: two exports are this image: give each export an image of its own, or make both read-only"
     );
     assert!(folder.serve("--interface eth1 7.1=@/debian.img,read-only 7.2=@/debian.img,read-only").is_ok());
+    assert_eq!(folder.serve("--interface eth1 --control @/c.sock").unwrap().exports, [], "for later");
+    folder.file("serve.toml", b"metrics = \"9100\"");
+    assert_eq!(
+        folder.serve_error("--config @/serve.toml"),
+        "@/serve.toml:1: \"9100\" is not an address to listen on: write ADDRESS:PORT, as 127.0.0.1:9100"
+    );
     folder.file("serve.toml", b"interfaces = \"eth1\"");
     assert_eq!(
         folder.serve_error("--config @/serve.toml"),
@@ -343,9 +354,11 @@ fn page(name: &str) -> String {
 #[test]
 fn the_documentation_names_every_flag() {
     let page = page("command-line.md");
-    for command in ["run", "serve", "discover"] {
-        let cli = Cli::command();
-        let flags = cli.find_subcommand(command).unwrap().get_arguments().filter_map(clap::Arg::get_long);
+    let cli = Cli::command();
+    let target = cli.find_subcommand("target").unwrap();
+    let commands = cli.get_subcommands().chain(target.get_subcommands());
+    for (command, flags) in commands.map(|command| (command.get_name(), command.get_arguments())) {
+        let flags = flags.filter_map(clap::Arg::get_long);
         for flag in flags.filter(|&flag| flag != "help") {
             assert!(page.contains(&format!("--{flag}")), "--{flag} of {command}");
         }

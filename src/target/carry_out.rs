@@ -147,12 +147,7 @@ fn answer(request: &[u8], server: &Server, config: &ServeConfig) -> Vec<u8> {
     match request {
         Request::Add { export, folder } => said(add(server, config, export, folder)),
         Request::Remove { address, forget } => said(remove(server, address, forget)),
-        Request::Resize { address, bytes, shrink } => said(
-            server
-                .resize(address, bytes, shrink)
-                .map(|_| listing(server, Some(address)))
-                .map_err(Error::from),
-        ),
+        Request::Resize { address, bytes, shrink } => said(resize(server, address, bytes, shrink)),
         Request::List {} => said(Ok(listing(server, None))),
         Request::Stats {} => said(Ok(statistics(server))),
     }
@@ -182,6 +177,12 @@ fn add(
         let mend = "give the whole path, or the folder where it starts";
         return Err(UserError::new(path.display(), "a relative path", mend).into());
     }
+    if let Some(other) = server.exports().iter().find(|status| status.address == export.address) {
+        let problem = format!("{} is served there already", ExportStatus::from(other).image);
+        return Err(
+            UserError::new(export.address, problem, "remove it first, or give another address").into()
+        );
+    }
     export.check()?;
     crate::serve::export(server, config, &export)?;
     tracing::info!(disk = %export.address, image = %export.image.display(), "added");
@@ -197,6 +198,12 @@ fn remove(server: &Server, address: Address, forget: bool) -> Result<Listing, Er
     Ok(Listing::default())
 }
 
+fn resize(server: &Server, address: Address, bytes: Option<u64>, shrink: bool) -> Result<Listing, Error> {
+    let bytes = server.resize(address, bytes, shrink)?;
+    tracing::info!(disk = %address, bytes, "resized");
+    Ok(listing(server, Some(address)))
+}
+
 fn listing(server: &Server, only: Option<Address>) -> Listing {
     let exports = server.exports();
     let wanted = exports.iter().filter(|status| only.is_none_or(|address| address == status.address));
@@ -205,4 +212,77 @@ fn listing(server: &Server, only: Option<Address>) -> Listing {
 
 fn statistics(server: &Server) -> Statistics {
     Statistics::new(&server.exports(), server.counters())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn config() -> ServeConfig {
+        ServeConfig {
+            interface: "lo".into(),
+            exports: Vec::new(),
+            pcap: None,
+            state: Place::None,
+            control: Place::None,
+            metrics: None,
+        }
+    }
+
+    /// Asks as a client would; the reply.
+    fn ask(server: &Server, request: &Value) -> Value {
+        let config = config();
+        let mut asked = format!("{request}\n{{").into_bytes();
+        let said = line(&mut asked, false, server, &config).unwrap();
+        assert_eq!((&*asked, said.last), (&b"{"[..], false));
+        serde_json::from_slice(&said.bytes).unwrap()
+    }
+
+    #[test]
+    fn disks_come_change_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        File::create(path("a.img")).unwrap().set_len(1 << 20).unwrap();
+        let server = Server::new();
+        let nothing = json!({"ok": {"exports": []}});
+        assert_eq!(ask(&server, &json!({"do": "list"})), nothing);
+
+        let added = ask(&server, &json!({"do": "add", "export": "7.1=a.img", "folder": folder.path()}));
+        let export = json!({
+            "address": "7.1", "image": path("a.img"), "bytes": 1 << 20, "mode": "read-write", "overlay": null,
+            "serial": "KAGERO-00007-001", "settings": {"config": "", "mask": [], "reserved": []},
+        });
+        assert_eq!(added, json!({"ok": {"exports": [export]}}));
+        let table = json!({"address": "7.1", "image": path("b.img"), "read-only": true});
+        let error = ask(&server, &json!({"do": "add", "export": table}));
+        assert!(
+            error["error"]["line"].as_str().unwrap().contains("a.img is served there already"),
+            "{error}"
+        );
+        let grown = ask(&server, &json!({"do": "resize", "address": "7.1", "bytes": 2 << 20}));
+        assert_eq!(grown["ok"]["exports"][0]["bytes"], 2 << 20);
+        let refused = ask(&server, &json!({"do": "resize", "address": "7.1", "bytes": 1 << 20}));
+        assert_eq!(refused["error"]["code"], 2);
+        let stats = ask(&server, &json!({"do": "stats"}));
+        assert_eq!(stats["ok"]["exports"][0]["bytes"], 2 << 20);
+        assert_eq!(ask(&server, &json!({"do": "remove", "address": "7.1"})), nothing);
+        assert_eq!(ask(&server, &json!({"do": "remove", "address": "7.1"}))["error"]["code"], 2);
+    }
+
+    #[test]
+    fn a_line_is_waited_for_as_far_as_it_goes() {
+        let server = Server::new();
+        let config = config();
+        let say = |asked: &[u8], ended| line(&mut asked.to_vec(), ended, &server, &config);
+        assert!(say(b"", false).is_none() && say(b"", true).is_none());
+        assert!(say(br#"{"do":"list"}"#, false).is_none());
+        assert!(!say(br#"{"do":"list"}"#, true).unwrap().last);
+        assert!(say(&[b' '; LONGEST_LINE], false).is_none());
+        assert!(say(&[b' '; LONGEST_LINE + 1], false).unwrap().last);
+        assert!(say(b" \r\n", false).unwrap().bytes.is_empty());
+    }
 }

@@ -1,5 +1,7 @@
 //! Requests and answers on the control socket: one JSON object a line.
 
+use std::path::Path;
+
 use kagero_target::{Counters, Status, StoredSettings};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -149,10 +151,10 @@ impl From<&Status> for ExportStatus {
         };
         ExportStatus {
             address: status.address.to_string(),
-            image: status.image.display().to_string(),
+            image: path(&status.image),
             bytes: bytes(status),
             mode: mode.into(),
-            overlay: status.overlays.as_ref().map(|folder| folder.display().to_string()),
+            overlay: status.overlays.as_deref().map(path),
             serial: status.disk.serial.clone(),
             settings: StoredSettings::from(&status.settings),
         }
@@ -178,6 +180,52 @@ impl From<Counters> for Work {
     }
 }
 
+/// As it can be used from anywhere.
+fn path(path: &Path) -> String {
+    let absolute = std::path::absolute(path).ok().filter(|path| path.exists());
+    absolute.as_deref().unwrap_or(path).display().to_string()
+}
+
 fn bytes(status: &Status) -> u64 {
     status.disk.sectors.saturating_mul(512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page of the documentation.
+    fn page() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/control.md");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_documentation_s_examples_are_such() {
+        let page = page();
+        let lines: Vec<_> = page.lines().filter(|line| line.starts_with('{')).collect();
+        let [list, listing, add, error] = lines[..] else { panic!("{lines:?}") };
+        assert_eq!(serde_json::from_str::<Request>(list).unwrap(), Request::List {});
+        let Reply::Ok(listing) = serde_json::from_str::<Reply<Listing>>(listing).unwrap() else { panic!() };
+        assert_eq!(listing.exports[0].settings.reserved, ["02:00:00:00:00:01"]);
+        let Request::Add { export, folder: None } = serde_json::from_str(add).unwrap() else { panic!() };
+        assert_eq!(export.image, Path::new("b.img"));
+        let Reply::Error(error) = serde_json::from_str::<Reply<()>>(error).unwrap() else { panic!() };
+        assert_eq!(error.code, 2);
+    }
+
+    #[test]
+    fn the_documentation_names_every_field_and_metric() {
+        let statistics = Statistics { exports: vec![ExportWork::default()], ..Statistics::default() };
+        let value = serde_json::to_value(&statistics).unwrap();
+        let fields = [&value, &value["exports"][0], &value["total"]];
+        let mut names: Vec<_> =
+            fields.iter().flat_map(|fields| fields.as_object().unwrap().keys().cloned()).collect();
+        let metrics = super::super::prometheus(&statistics);
+        let typed = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        names.extend(typed.map(str::to_owned));
+        let page = page();
+        let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty() && names.len() > 20, "{missing:?}");
+    }
 }

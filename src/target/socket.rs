@@ -12,6 +12,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 
 use crate::error::{Error, UserError};
 
+/// Bytes in the path of a socket, at most, without the zero that ends it (unix(7)).
+const LONGEST_PATH: usize = 107;
+
 /// The name of a socket, which is taken away when this is dropped.
 #[derive(Debug)]
 pub(super) struct Named {
@@ -43,10 +46,12 @@ pub(super) fn open(path: &Path) -> Result<(UnixListener, Named), Error> {
             mend,
         ))
     };
-    let address = SocketAddrUnix::new(path).map_err(|error| match error {
-        Errno::NAMETOOLONG => wrong("the path is too long", "give one of 107 bytes at most"),
-        other => wrong(&other.to_string(), "give another path with --control"),
-    })?;
+    // The kernel takes one byte more, but not every client does.
+    if path.as_os_str().len() > LONGEST_PATH {
+        return Err(wrong("the path is too long", "give one of 107 bytes at most"));
+    }
+    let address = SocketAddrUnix::new(path)
+        .map_err(|error| wrong(&error.to_string(), "give another path with --control"))?;
     let failed = |error: Errno| match error {
         Errno::NOENT => wrong("there is no such folder", "make it with `mkdir`, or give another path"),
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {

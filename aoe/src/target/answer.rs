@@ -4,8 +4,8 @@ use kagero_devices::ata::{self, bits::status};
 
 use super::{Export, Port};
 use crate::wire::{
-    self, ATA_LENGTH, Address, Ata, Config, ConfigCommand, DirectiveCommand, HEADER_LENGTH, Header, MaskCommand,
-    MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
+    self, ATA_LENGTH, Address, Ata, Config, ConfigCommand, DirectiveCommand, HEADER_LENGTH, Header,
+    MaskCommand, MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
 };
 
 /// The firmware version that a config query reports.

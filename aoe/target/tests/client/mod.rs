@@ -118,6 +118,15 @@ impl<L: Link + AsFd> Client<L> {
         }
     }
 
+    /// Whether a command has ended, by all that has come in.
+    #[allow(dead_code)] // Not in every test.
+    pub(crate) fn has_ended(&mut self, tag: Tag) -> bool {
+        let now = self.now();
+        let Client { link, initiator, toy, .. } = self;
+        while link.receive(|frame| initiator.handle_frame(now, frame, toy, &NoMemory)) {}
+        self.toy.ended.contains_key(&tag)
+    }
+
     fn now(&self) -> Instant {
         Instant::ZERO + self.start.elapsed()
     }
