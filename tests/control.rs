@@ -56,7 +56,7 @@ impl Place {
     /// `kagero serve` of `a.img`, once it serves.
     fn serve(&self, more: &str) -> Serving {
         let words = "serve --interface kgv0 --state state --control c.sock 7.1=a.img";
-        self.start(self.command(&format!("{words} {more}").trim_end().to_owned()))
+        self.start(self.command(format!("{words} {more}").trim_end()))
     }
 
     fn start(&self, mut command: Command) -> Serving {

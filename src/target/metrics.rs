@@ -11,7 +11,7 @@ pub fn prometheus(statistics: &Statistics) -> String {
     page.metric("kagero_build_info", "gauge", "The version that runs.");
     page.sample("kagero_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
 
-    let per_export: [(&str, &str, &str, fn(&ExportWork) -> u64); 6] = [
+    let per_export: [Series; 6] = [
         ("size_bytes", "gauge", "Size of the disk.", |export| export.bytes),
         ("reads_total", "counter", "Read requests carried out.", |export| export.work.reads),
         ("read_bytes_total", "counter", "Bytes read by clients.", |export| export.work.bytes_read),
@@ -46,6 +46,9 @@ pub fn prometheus(statistics: &Statistics) -> String {
     }
     page.0
 }
+
+/// A metric that every disk has: name, type, help, value.
+type Series = (&'static str, &'static str, &'static str, fn(&ExportWork) -> u64);
 
 struct Page(String);
 
