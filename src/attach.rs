@@ -13,7 +13,7 @@ use kagero_target::{Access, Image, Running, Server};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock;
-use crate::config::{Disk, Faults, RunConfig, Source, TargetLoss};
+use crate::config::{Disk, Faults, RunConfig, Source, TargetLoss, numbered};
 use crate::error::{Error, UserError};
 use crate::memory::GuestRam;
 use crate::progress::Waiting;
@@ -113,15 +113,6 @@ impl Opened {
         let found = find(&mut attached, ram, stop, config.attach_timeout)?;
         Ok(found.then_some(attached))
     }
-}
-
-/// One capture file for each link; the first has the name that was given.
-fn numbered(path: &std::path::Path, index: usize) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    if index > 0 {
-        name.push(format!(".{index}"));
-    }
-    name.into()
 }
 
 fn initiator(config: &RunConfig, disk: &Disk, link: &AnyLink, target: Address) -> Result<Initiator, Error> {

@@ -11,6 +11,7 @@ mod chipset;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod console;
 pub mod control;
 mod cpuid;

@@ -1,19 +1,23 @@
 //! Serving disk images as AoE targets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use kagero_aoe::link::Link;
+use kagero_link::{AnyLink, Interface};
 use kagero_target::{Access, Image, Overlays, Server};
 use sd_notify::NotifyState;
 
 use crate::config::places::usual_state;
-use crate::config::{Export, Place, ServeConfig, grouped};
-use crate::error::Error;
+use crate::config::{Export, Place, ServeConfig, grouped, numbered};
+use crate::confine::{self, User};
+use crate::error::{Error, UserError};
 use crate::signals;
 use crate::stop::Stop;
 use crate::target::ControlPlane;
@@ -35,38 +39,47 @@ fn notify(state: NotifyState<'_>) {
 
 /// Serves until a signal ends it. Says on standard output what it serves, once it does.
 ///
+/// Before that it gives up what serving doesn't need, for the whole process, which must have no other thread yet: see [`confine`].
+///
 /// # Errors
-/// When an image or the interface can't be used.
+/// When an image, an interface or the user can't be used.
 pub fn serve(config: &ServeConfig) -> Result<(), Error> {
-    // The interface first: nothing is locked or made for one that is not there.
-    let mut link = kagero_link::open(&config.interface)?;
+    let user = config.user.as_deref().map(User::named).transpose()?;
+    // The interfaces first: nothing is locked or made for one that is not there.
+    let mut links = links(&config.interfaces)?;
     let mut server = Server::new();
-    keep_settings(&mut server, &config.state)?;
+    let state = keep_settings(&mut server, &config.state)?;
     for disk in &config.exports {
         export(&server, config, disk)?;
     }
-    let control = ControlPlane::open(config)?;
+    let control = ControlPlane::open(config, user.as_ref())?;
+    confine::give_up_rights(user.as_ref())?;
+    let overlays = config.exports.iter().filter_map(|export| export.overlay.as_deref());
+    for folder in overlays.chain(state.as_deref()) {
+        confine::may_make_files(folder, user.as_ref())?;
+    }
     if let Some(path) = &config.pcap {
-        link = link.captured(path)?;
+        let links_now = links.into_iter().enumerate();
+        links = links_now.map(|(i, link)| link.captured(&numbered(path, i))).collect::<Result<_, _>>()?;
     }
     let stop = Stop::new().context("the event for the end")?;
     signals::end_on_signals(&stop).context("signal handlers")?;
+    confine::filter(config.seccomp)?;
     let server = Arc::new(server);
     let control = control.start(&server, config)?;
 
-    for (export, disk) in config.exports.iter().zip(server.exports()) {
-        let access = match (&export.overlay, export.read_only) {
-            (Some(folder), _) => format!(", with overlays in {}", folder.display()),
-            (None, true) => ", read-only".into(),
-            (None, false) => String::new(),
-        };
-        let bytes = grouped(disk.disk.sectors.saturating_mul(512));
-        say(format_args!("{} is {}, {bytes} bytes{access}", export.address, export.image.display()));
+    for export in &config.exports {
+        let disk = server.exports().into_iter().find(|disk| disk.address == export.address);
+        let bytes = grouped(disk.map_or(0, |disk| disk.disk.sectors.saturating_mul(512)));
+        let Export { address, image, .. } = export;
+        say(format_args!("{address} is {}, {bytes} bytes{}", image.display(), terms(export)));
     }
-    say(format_args!("serving on {}, MTU {}", config.interface, link.mtu()));
+    for (name, link) in config.interfaces.iter().zip(&links) {
+        say(format_args!("serving on {name}, MTU {}", link.mtu()));
+    }
     notify(NotifyState::Ready);
 
-    let served = server.serve(std::slice::from_mut(&mut link), &stop.fd()).context("waiting for frames");
+    let served = server.serve(&mut links, &stop.fd()).context("waiting for frames");
     notify(NotifyState::Stopping);
     control.end();
     let flushed = flush(&server);
@@ -87,29 +100,38 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
 }
 
 /// Serves one more disk.
-pub(crate) fn export(server: &Server, _config: &ServeConfig, export: &Export) -> Result<(), Error> {
+pub(crate) fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), Error> {
+    let admission = export.admission(&config.interfaces)?;
     let unwritten = export.read_only || export.overlay.is_some();
     let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
-    let image = Image::open_as(&export.image, access, export.format)?;
+    let open = if export.direct { Image::open_direct } else { Image::open_as };
+    let image = open(&export.image, access, export.format)?;
     match &export.overlay {
-        None => server.export_image(export.address, image)?,
-        Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
+        None => server.export_image_to(admission, export.address, image)?,
+        Some(folder) => {
+            let overlays = Overlays::open(image, folder.clone())?;
+            server.export_overlays_to(admission, export.address, overlays)?;
+        }
     }
     Ok(())
 }
 
-/// Lets what clients set survive the server. The usual folder is done without where another server has it.
-fn keep_settings(server: &mut Server, place: &Place) -> Result<(), Error> {
-    match place {
-        Place::None => {}
-        Place::At(folder) => server.keep_settings(folder)?,
-        Place::Usual => {
-            if let Some(Err(error)) = usual_state().map(|folder| server.keep_settings(&folder)) {
-                tracing::warn!("{error}; until then what clients set will not survive a restart");
-            }
+/// Lets what clients set survive the server; the folder where it does. The usual one is done without where another server has it.
+fn keep_settings(server: &mut Server, place: &Place) -> Result<Option<PathBuf>, Error> {
+    let (folder, is_usual) = match place {
+        Place::None => (None, false),
+        Place::At(folder) => (Some(folder.clone()), false),
+        Place::Usual => (usual_state(), true),
+    };
+    let Some(folder) = folder else { return Ok(None) };
+    match server.keep_settings(&folder) {
+        Ok(()) => Ok(Some(folder)),
+        Err(error) if is_usual => {
+            tracing::warn!("{error}; until then what clients set will not survive a restart");
+            Ok(None)
         }
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// Puts everything on the medium, unless that takes too long.
@@ -125,5 +147,52 @@ fn flush(server: &Arc<Server>) -> Result<(), Error> {
             LAST_FLUSH.as_secs()
         )
         .into()),
+    }
+}
+
+fn links(names: &[String]) -> Result<Vec<AnyLink>, Error> {
+    // By the kernel's numbers: an interface may have several names.
+    let mut numbers = BTreeMap::new();
+    for name in names.iter().filter(|name| !name.starts_with("tap:")) {
+        if let Some(other) = numbers.insert(Interface::find(name)?.index, name) {
+            let problem = format!("{other} and {name} are the same interface");
+            return Err(UserError::new("--interface", problem, "name it once").into());
+        }
+    }
+    Ok(names.iter().map(|name| kagero_link::open(name)).collect::<Result<_, _>>()?)
+}
+
+/// What is said of an export after its size.
+fn terms(export: &Export) -> String {
+    let access = match (&export.overlay, export.read_only) {
+        (Some(folder), _) => format!(", with overlays in {}", folder.display()),
+        (None, true) => ", read-only".into(),
+        (None, false) => String::new(),
+    };
+    let stations = match export.allow.len() {
+        0 => String::new(),
+        1 => ", for 1 station".into(),
+        many => format!(", for {many} stations"),
+    };
+    let interfaces = match &export.interfaces[..] {
+        [] => String::new(),
+        some => format!(", on {}", some.join(" and ")),
+    };
+    access + &stations + &interfaces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_of_an_export() {
+        let terms = |text: &str| terms(&text.parse().unwrap());
+        assert_eq!(terms("7.1=a"), "");
+        assert_eq!(terms("7.1=a,read-only,allow=02:00:00:00:00:01"), ", read-only, for 1 station");
+        assert_eq!(
+            terms("7.1=a,overlay=b,allow=02:00:00:00:00:01+02:00:00:00:00:02,interface=eth1"),
+            ", with overlays in b, for 2 stations, on eth1"
+        );
     }
 }

@@ -382,6 +382,45 @@ fn two_of_what_there_may_be_one() {
 }
 
 #[test]
+fn who_can_not_come_in() {
+    let place = Place::new();
+    let serve = |words: &[&str]| place.kagero(&[&["serve", "--pcap", "run.pcap"], words].concat());
+    let lo = |export| serve(&["--interface", "lo", export]);
+    let refused = |export, line: &str| place.refused(lo(export), &format!("ADDRESS=IMAGE: {line}"));
+    refused(
+        "7.1=a.img,allow=debian",
+        "\"debian\" is not a station's Ethernet address: \
+         write six pairs, as 02:00:00:00:00:01, and a + between two stations",
+    );
+    refused(
+        "7.1=a.img,allow=ff:ff:ff:ff:ff:ff",
+        "\"ff:ff:ff:ff:ff:ff\" is every station, and no frame comes from that: \
+         allow each station by its own address",
+    );
+    refused(
+        "7.1=a.img,allow=02:00:00:00:00:01+02:00:00:00:00:01",
+        "allow has 02:00:00:00:00:01 twice: name it once",
+    );
+    place.refused(
+        lo("7.1=a.img,interface=eth1"),
+        "7.1: interface eth1 is not served: add --interface eth1; served is lo",
+    );
+    place.refused(
+        serve(&["--interface", "lo", "--interface", "near", "--interface", "lo", "7.1=a.img"]),
+        "--interface: lo is there twice: name it once",
+    );
+    place.refused(
+        serve(&["--interface", "lo", "--user", "no-one-here", "7.1=a.img"]),
+        "--user: there is no user \"no-one-here\": \
+         `useradd --system NAME` makes one; `getent passwd` lists them",
+    );
+    place.refused(
+        serve(&["--interface", "lo", "--seccomp", "perhaps", "7.1=a.img"]),
+        "--seccomp: \"perhaps\" is unknown here: known are on, log, off",
+    );
+}
+
+#[test]
 fn configuration_files() {
     let place = Place::new();
     let known = "known are disk, interface, memory, cpus, firmware, kernel, initrd, append, no-reboot, console, expect, \
@@ -417,14 +456,31 @@ fn configuration_files() {
         place.file("vm.toml", text);
         place.refused(place.run(&["--config", "vm.toml"]), line);
     }
-    let serve: [(&[u8], &str); 2] = [
+    let serve: [(&[u8], &str); 6] = [
         (
             b"export = \"7.1=a.img\"\ninterfaces = \"lo\"",
             "vm.toml:2: \"interfaces\" is an unknown key: did you mean \"interface\"?",
         ),
         (
             b"disk = \"a.img\"",
-            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, pcap, state, control, metrics, verbose, quiet",
+            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, user, pcap, state, control, metrics, seccomp, verbose, quiet",
+        ),
+        (
+            b"interface = [\"lo\", \"lo\"]\nexport = \"7.1=a.img\"",
+            "--interface: lo is there twice: name it once",
+        ),
+        (
+            b"[[export]]\naddress = \"7.1\"\nimage = \"a.img\"\nallow = [\n\"02:00:00:00:00:01\",\n\"02:00:00:00:00:0g\"]",
+            "vm.toml:6: \"02:00:00:00:00:0g\" is not a station's Ethernet address: \
+             write six pairs, as 02:00:00:00:00:01, and a + between two stations",
+        ),
+        (
+            b"[[export]]\naddress = \"7.1\"\nimage = \"a.img\"\nallow = []",
+            "vm.toml:4: \"allow\" is an empty list: leave it out to allow all",
+        ),
+        (
+            b"[[export]]\naddress = \"7.1\"\nimage = \"a.img\"\nread-only = [true]",
+            "vm.toml:4: invalid type: sequence, expected a string, a whole number, true or false",
         ),
     ];
     for (text, line) in serve {
@@ -526,6 +582,11 @@ fn outputs_that_can_not_be() {
     place.refused(
         place.kagero(&["serve", "--interface", "lo", "7.1=a.img", "--pcap", "a.img"]),
         "a.img: --pcap would write over it, and it is needed here: give another file",
+    );
+    fs::rename(place.path("a.img"), place.path("a.1")).unwrap();
+    place.refused(
+        place.kagero(&["serve", "--interface", "lo", "--interface", "near", "7.1=a.1", "--pcap", "a"]),
+        "a.1: --pcap would write over it, and it is needed here: give another file",
     );
 }
 

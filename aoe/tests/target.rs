@@ -1,6 +1,8 @@
 //! The target's core, row by row of the protocol: what it answers, what it ignores, what it leaves alone.
 
-use kagero_aoe::target::{Answer, Export, Fault, Job, Operation, Port, Range, Settings, Step, Target};
+use kagero_aoe::target::{
+    Admission, Answer, Export, Fault, Job, Operation, Port, Range, Settings, Step, Target,
+};
 use kagero_aoe::wire::{
     self, Address, Ata, Command, Config, ConfigCommand, DirectiveCommand, ErrorCode, Frame, Header,
     MacAddress, MaskCommand, MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR,
@@ -37,7 +39,7 @@ impl Bench {
     fn new() -> Self {
         let mut target = Target::new();
         target.add(Export::new(DISK, disk(true))).unwrap();
-        let port = Port { mac: SERVER, mtu: 1_500, buffer_count: 16 };
+        let port = Port { number: 0, mac: SERVER, mtu: 1_500, buffer_count: 16 };
         let mut disk = vec![0; SECTORS as usize * SECTOR];
         for (sector, bytes) in disk.chunks_exact_mut(SECTOR).enumerate() {
             bytes.fill(sector as u8);
@@ -590,6 +592,119 @@ fn a_reservation_keeps_others_off_the_disk_only() {
     assert_eq!(bench.reserve(CLIENT, Set, &many).1.len(), many.len(), "the longest list fits an answer");
     let more = vec![OTHER; Settings::MAX_STATIONS + 1];
     assert_eq!(bench.reserve(CLIENT, Set, &more).0, Some(ErrorCode::BadArgument));
+}
+
+// --- Admission ----------------------------------------------------------------------------------------------------
+
+/// Every command, well-formed and harmful where it can be.
+fn every_command() -> Vec<(Command, Vec<u8>)> {
+    let mut string = vec![0; 100];
+    Config { command: ConfigCommand::ForceSet, string: b"mine", ..Config::query() }
+        .encode(&mut string)
+        .unwrap();
+    let mut mask = vec![0; 100];
+    let add = MaskDirective { command: DirectiveCommand::Add, mac: OTHER };
+    MaskList::encode(&mut mask, MaskCommand::Edit, MaskError::None, [add].into_iter()).unwrap();
+    let mut reserve = vec![0; 100];
+    ReserveList::encode(&mut reserve, ReserveCommand::ForceSet, [OTHER].into_iter()).unwrap();
+    vec![
+        (Command::Ata, identify_argument()),
+        (Command::Ata, ata_argument(command(0x25, 0, 1), &[])),
+        (Command::Ata, ata_argument(command(0x35, 0, 1), &[0x55; 512])),
+        (Command::Config, vec![0; 8]),
+        (Command::Config, string),
+        (Command::Mask, vec![0; 4]),
+        (Command::Mask, mask),
+        (Command::Reserve, vec![0; 4]),
+        (Command::Reserve, reserve),
+        (Command::Other(0xf0), vec![0; 8]),
+    ]
+}
+
+/// Asserts that nothing that comes from `source` is answered or does anything.
+#[track_caller]
+fn unheard(bench: &mut Bench, source: MacAddress) {
+    let before = (bench.disk.clone(), bench.target.exports()[0].settings.clone());
+    for (command, argument) in every_command() {
+        for address in [DISK, Address::BROADCAST, Address { slot: 0xff, ..DISK }] {
+            for destination in [SERVER, MacAddress::BROADCAST] {
+                for version in [1, 2] {
+                    let header = Header { source, destination, address, version, ..header(command) };
+                    assert!(bench.send(&frame(&header, &argument)).is_empty(), "{header:?}");
+                }
+            }
+        }
+    }
+    assert!(bench.jobs.is_empty());
+    assert_eq!((bench.disk.clone(), bench.target.exports()[0].settings.clone()), before);
+}
+
+fn admit(bench: &mut Bench, admission: Admission) {
+    bench.target.export_mut(DISK).unwrap().admission = admission;
+}
+
+#[test]
+fn who_is_not_allowed_gets_no_answer_at_all() {
+    let mut bench = Bench::new();
+    let many = (0..=255).map(|i| MacAddress([2, 0, 0, 0, 9, i]));
+    admit(&mut bench, Admission::default().only_stations(many.chain([CLIENT])));
+    unheard(&mut bench, OTHER);
+    for (command, argument) in every_command().into_iter().take(5) {
+        assert_eq!(bench.request(command, &argument).len(), 1, "{command:?}");
+    }
+    let last = Header { source: MacAddress([2, 0, 0, 0, 9, 255]), ..header(Command::Config) };
+    assert_eq!(bench.send(&frame(&last, &[0; 8])).len(), 1);
+    // A list of nobody is a list.
+    admit(&mut bench, Admission::default().only_stations([]));
+    bench.jobs.clear();
+    unheard(&mut bench, CLIENT);
+}
+
+#[test]
+fn the_operator_s_list_is_not_the_clients_mask() {
+    use DirectiveCommand::{Add, Delete};
+    let mut bench = Bench::new();
+    let admission = Admission::default().only_stations([CLIENT]);
+    admit(&mut bench, admission.clone());
+    assert_eq!(bench.mask(&[]), (MaskError::None, vec![]), "what a client reads is the mask only");
+    assert_eq!(bench.mask(&[(Add, CLIENT), (Add, OTHER)]).1, [CLIENT, OTHER]);
+    assert_eq!(bench.target.exports()[0].admission, admission);
+    unheard(&mut bench, OTHER);
+    // Both have to let a station in.
+    assert_eq!(bench.mask(&[(Add, OTHER), (Delete, CLIENT)]).1, [OTHER]);
+    unheard(&mut bench, CLIENT);
+}
+
+#[test]
+fn a_disk_is_there_on_its_own_ports_only() {
+    let mut bench = Bench::new();
+    admit(&mut bench, Admission::default().only_ports([3, 1]));
+    unheard(&mut bench, CLIENT);
+    let mut reached = |number| {
+        bench.port.number = number;
+        let request = Header { address: Address::BROADCAST, ..header(Command::Config) };
+        let told = bench.target.announcements(&bench.port).count();
+        (bench.send(&frame(&request, &[0; 8])).len(), told)
+    };
+    assert_eq!([0, 1, 2, 3, 4].map(&mut reached), [(0, 0), (1, 1), (0, 0), (1, 1), (0, 0)]);
+}
+
+#[test]
+fn a_start_is_announced_to_the_stations_that_are_let_in() {
+    let mut bench = Bench::new();
+    bench.target.add(Export::new(Address { shelf: 8, slot: 0 }, disk(true))).unwrap();
+    admit(&mut bench, Admission::default().only_stations([OTHER, CLIENT]));
+    let told: Vec<_> = bench
+        .target
+        .announcements(&bench.port)
+        .map(|answer| {
+            let mut out = [0; 1_514];
+            let length = bench.target.encode(&bench.port, &answer, &mut out).unwrap();
+            let header = Frame::parse(&out[..length]).unwrap().header;
+            (header.destination, header.address.to_string())
+        })
+        .collect();
+    assert_eq!(told, [(CLIENT, "7.1".into()), (OTHER, "7.1".into()), (MacAddress::BROADCAST, "8.0".into())]);
 }
 
 // --- Anything at all ----------------------------------------------------------------------------------------------

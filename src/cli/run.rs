@@ -40,7 +40,7 @@ pub struct RunOptions {
 
     /// A disk: an image on this host, or an AoE target as aoe:SHELF.SLOT; up to four
     ///
-    /// Options follow after commas: `read-only` refuses the guest's writes to an image, `format=qcow2` says
+    /// Options follow after commas: `read-only` refuses the guest's writes to an image, `format=qcow2` or `vhdx` says
     /// that it is none of plain sectors, `position=0` to `3` puts the disk there (primary
     /// master and slave, secondary master and slave), `interface=NAME` reaches a target in another way than --interface says.
     #[arg(long = "disk", value_name = "DISK", help_heading = "Machine")]

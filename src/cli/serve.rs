@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::config::{Export, Listen, Place, ServeConfig};
+use crate::confine::Seccomp;
 use crate::error::{Error, UserError};
 
 pub(super) const EXAMPLES: &str = "\
@@ -14,7 +15,10 @@ Examples:
   kagero serve --interface eth1 7.1=debian.img 7.2=rescue.img,read-only
   kagero serve --interface eth1 7.1=golden.img,overlay=/var/lib/kagero
   kagero serve --interface eth1 7.3=debian.qcow2,format=qcow2,read-only
-  kagero serve --config targets.toml
+  kagero serve --interface eth1 7.4=windows.vhdx,format=vhdx,overlay=/var/lib/kagero
+  kagero serve --interface eth1 7.4=a.img,allow=02:00:00:00:00:01+02:00:00:00:00:02
+  kagero serve --interface eth1 --interface eth2 7.1=debian.img 7.5=b.img,interface=eth2
+  kagero serve --config targets.toml --user kagero
   kagero target list                               what does it serve?
 
 Ctrl-C or SIGTERM end it: requests under way are finished, and what was written is on the medium.";
@@ -23,15 +27,20 @@ Ctrl-C or SIGTERM end it: requests under way are finished, and what was written 
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
-    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,format=qcow2 for such an image,
-    /// ,overlay=DIR to keep each client's writes in a file of its own there
+    /// What to offer: SHELF.SLOT=IMAGE, with ,read-only to refuse writes, ,direct to go past the page cache, ,format=qcow2
+    /// or vhdx for such an image, ,overlay=DIR to keep each client's writes in a file of its own there, ,allow=MAC+MAC for
+    /// these stations only, ,interface=NAME for this interface only
     #[arg(value_name = "ADDRESS=IMAGE")]
     #[serde(rename = "export", deserialize_with = "super::run::one_or_more")]
     pub exports: Vec<Export>,
-    /// The network interface
+    /// A network interface, or more of them
     #[arg(long, value_name = "NAME")]
-    pub interface: Option<String>,
-    /// Read options from a TOML file (keys: interface, export, pcap, state, control, metrics); flags win
+    #[serde(deserialize_with = "super::run::one_or_more")]
+    pub interface: Vec<String>,
+    /// Become this user once everything is open
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Read options from a TOML file (keys: interface, export, user, pcap, state, control, metrics, seccomp); flags win
     ///
     /// Relative paths in the file start at the file's folder.
     #[arg(long, value_name = "FILE")]
@@ -50,6 +59,10 @@ pub struct ServeOptions {
     /// Tell metrics in Prometheus' text format at http://ADDRESS:PORT/metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<Listen>,
+    /// What becomes of system calls that serving doesn't need: on ends the process, log tells the kernel's log, off
+    /// allows all [default: on]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub seccomp: Option<Seccomp>,
 
     #[arg(skip)]
     verbose: Option<u8>,
@@ -85,12 +98,14 @@ impl ServeOptions {
         }
         Ok(Self {
             exports: if self.exports.is_empty() { file.exports } else { self.exports },
-            interface: self.interface.or(file.interface),
+            interface: if self.interface.is_empty() { file.interface } else { self.interface },
+            user: self.user.or(file.user),
             config: self.config,
             pcap: self.pcap.or(file.pcap),
             state: self.state.or(file.state),
             control: self.control.or(file.control),
             metrics: self.metrics.or(file.metrics),
+            seccomp: self.seccomp.or(file.seccomp),
             verbose: file.verbose,
             quiet: file.quiet,
         })
@@ -101,14 +116,18 @@ impl ServeOptions {
     /// # Errors
     /// When there is no interface.
     pub fn into_config(self) -> Result<ServeConfig, UserError> {
-        let interface = self.interface.ok_or_else(|| no_interface("serve"))?;
+        if self.interface.is_empty() {
+            return Err(no_interface("serve"));
+        }
         Ok(ServeConfig {
-            interface,
+            interfaces: self.interface,
             exports: self.exports,
             pcap: self.pcap,
             state: self.state.unwrap_or_default(),
             control: self.control.unwrap_or_default(),
             metrics: self.metrics,
+            user: self.user,
+            seccomp: self.seccomp.unwrap_or_default(),
         })
     }
 }

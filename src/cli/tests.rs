@@ -298,7 +298,7 @@ fn a_server_from_arguments_and_from_a_file() {
           {address = \"8.1\", image = \"other.img\", read-only = true}]",
     );
     assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments);
-    assert_eq!(folder.serve("--config @/serve.toml --interface eth2").unwrap().interface, "eth2");
+    assert_eq!(folder.serve("--config @/serve.toml --interface eth2").unwrap().interfaces, ["eth2"]);
 
     assert_eq!(
         folder.serve_error("--interface eth1"),
@@ -324,6 +324,15 @@ fn a_server_from_arguments_and_from_a_file() {
         folder.serve_error("--config @/serve.toml"),
         "@/serve.toml:1: \"9100\" is not an address to listen on: write ADDRESS:PORT, as 127.0.0.1:9100"
     );
+    let arguments = folder.serve(
+        "--interface eth1 --interface eth2 --user kagero --seccomp log 7.1=@/debian.img,interface=eth2,allow=02:00:00:00:00:01+02:00:00:00:00:02",
+    );
+    folder.file(
+        "serve.toml",
+        b"interface = [\"eth1\", \"eth2\"]\nuser = \"kagero\"\nseccomp = \"log\"\n[[export]]\naddress = \"7.1\"\n\
+          image = \"debian.img\"\ninterface = \"eth2\"\nallow = [\"02:00:00:00:00:01\", \"02-00-00-00-00-02\"]",
+    );
+    assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments.unwrap());
     folder.file("serve.toml", b"interfaces = \"eth1\"");
     assert_eq!(
         folder.serve_error("--config @/serve.toml"),
@@ -377,7 +386,7 @@ fn the_documentation_s_configuration_files_can_be_read() {
     let serve: ServeOptions =
         crate::config::file::parse(Path::new("serve.toml"), examples.next().unwrap(), &known_keys("serve"))
             .unwrap();
-    assert_eq!(serve.exports.len(), 2);
+    assert_eq!(serve.exports.len(), 3);
     assert!(examples.next().is_none());
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use kagero_target::{Format, looks_raw};
 
-use super::outputs::{self, Output};
+use super::outputs::{self, Output, numbered};
 use super::units::grouped;
 use super::{
     Boot, ConsoleSink, DiscoverConfig, Export, MAX_DISKS, Place, RunConfig, ServeConfig, Size, Source,
@@ -175,7 +175,12 @@ impl ServeConfig {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), UserError> {
-        check_interface(&self.interface)?;
+        for (i, name) in self.interfaces.iter().enumerate() {
+            check_interface(name)?;
+            if self.interfaces[..i].contains(name) {
+                return Err(UserError::new("--interface", format!("{name} is there twice"), "name it once"));
+            }
+        }
         // With a socket of its own, it can get some later.
         if self.exports.is_empty() && !matches!(self.control, Place::At(_)) {
             return Err(UserError::new(
@@ -193,6 +198,7 @@ impl ServeConfig {
                     "give each export an address of its own",
                 ));
             }
+            export.admission(&self.interfaces)?;
             let identity = check_image(&export.image, export.format)?;
             let unwritten = export.read_only || export.overlay.is_some();
             if images.iter().any(|&(other, same)| other == identity && !(same && unwritten)) {
@@ -204,7 +210,9 @@ impl ServeConfig {
             }
             images.push((identity, unwritten));
         }
-        let pcap = self.pcap.as_deref().map(|path| Output { option: "--pcap", path });
+        let pcap = self.pcap.iter().flat_map(|path| (0..self.interfaces.len()).map(|i| numbered(path, i)));
+        let pcap: Vec<_> = pcap.collect();
+        let pcap = pcap.iter().map(|path| Output { option: "--pcap", path });
         let images: Vec<_> = self.exports.iter().map(|export| export.image.as_path()).collect();
         outputs::check(pcap, &images)
     }

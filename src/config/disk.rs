@@ -65,7 +65,7 @@ pub struct DiskOption {
     pub source: SourceOption,
     /// `read-only`
     pub read_only: bool,
-    /// `format=raw` or `qcow2`
+    /// `format=raw`, `qcow2` or `vhdx`
     pub format: Option<Format>,
     /// `position=0` to `3`; the lowest free one otherwise.
     pub position: Option<u8>,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{BadValue, nearest};
 
@@ -11,6 +11,9 @@ use crate::error::{BadValue, nearest};
 pub(super) trait Keyed: Sized {
     /// What it is, as error messages call it, with an example.
     const EXPECTING: &'static str;
+
+    /// Parts that a file may give a list, as if each of its elements was set.
+    const LISTS: &'static [&'static str] = &[];
 
     /// The value with nothing set.
     fn empty() -> Self;
@@ -76,6 +79,52 @@ struct Part<'a, T> {
 }
 
 impl<'de, T: Keyed> DeserializeSeed<'de> for Part<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if T::LISTS.contains(&self.key) {
+            return deserializer.deserialize_any(List(self));
+        }
+        deserializer.deserialize_any(Scalar(|text: &str| self.value.set(self.key, text)))
+    }
+}
+
+/// A part of which there may be many.
+struct List<'a, T>(Part<'a, T>);
+
+impl<'de, T: Keyed> Visitor<'de> for List<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, or a list of them")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.0.value.set(self.0.key, text).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Part { value, key } = self.0;
+        let mut empty = true;
+        while list.next_element_seed(Element { value: &mut *value, key })?.is_some() {
+            empty = false;
+        }
+        // Nobody, or everybody? Whoever wrote it knows.
+        if empty {
+            Err(A::Error::custom(format!("\"{key}\" is an empty list: leave it out to allow all")))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// One of them: an error gets its place.
+struct Element<'a, T> {
+    value: &'a mut T,
+    key: &'a str,
+}
+
+impl<'de, T: Keyed> DeserializeSeed<'de> for Element<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {

@@ -3,6 +3,7 @@
 //! Nothing here knows how it was said; `cli` makes these from flags and files, tests and other programs make them by hand.
 //! [`RunConfig::check`] and [`ServeConfig::check`] say in one line what can't be done.
 
+mod admission;
 mod check;
 mod disk;
 mod fault;
@@ -17,6 +18,7 @@ mod units;
 pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
 pub use kagero_aoe::wire::Address;
+pub(crate) use outputs::numbered;
 pub use places::{Listen, Place};
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};

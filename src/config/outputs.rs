@@ -38,6 +38,15 @@ pub(super) fn check<'a>(
     Ok(())
 }
 
+/// One capture file for each link; the first has the name that was given.
+pub(crate) fn numbered(path: &Path, index: usize) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    if index > 0 {
+        name.push(format!(".{index}"));
+    }
+    name.into()
+}
+
 /// Whether two paths lead to one file on a disk, or would. Devices and pipes may be written by many.
 fn same(one: &Path, other: &Path) -> bool {
     let identity = |meta: Metadata| (meta.is_file() || is_block(&meta)).then(|| (meta.dev(), meta.ino()));

@@ -4,19 +4,21 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use kagero_aoe::wire::MacAddress;
 use kagero_target::Format;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::keyed::{self, Keyed, truth};
 use super::units;
-use super::{Address, Listen, Place};
+use super::{Address, Listen, Place, admission};
+use crate::confine::Seccomp;
 use crate::error::BadValue;
 
-/// One server: images offered as AoE targets on an interface.
+/// One server: images offered as AoE targets on networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServeConfig {
-    /// The network interface.
-    pub interface: String,
+    /// The network interfaces.
+    pub interfaces: Vec<String>,
     /// What is offered, each at an address of its own.
     pub exports: Vec<Export>,
     /// Where the AoE traffic goes, as a pcap file.
@@ -27,6 +29,10 @@ pub struct ServeConfig {
     pub control: Place,
     /// Where metrics can be fetched by HTTP.
     pub metrics: Option<Listen>,
+    /// Who the process becomes once all is open.
+    pub user: Option<String>,
+    /// What becomes of system calls that serving doesn't need.
+    pub seccomp: Seccomp,
 }
 
 /// An image offered as a target, written `7.1=debian.img` or `7.1=debian.qcow2,format=qcow2,read-only`.
@@ -39,12 +45,20 @@ pub struct Export {
     pub image: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether it is read and written past the page cache.
+    pub direct: bool,
     /// Where each client's writes go, to an overlay of its own, instead of to the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay: Option<PathBuf>,
     /// The image's format; without it, one that looks like no other is raw.
     #[serde(serialize_with = "units::serialize_format", skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// The stations that get an answer; every station when there is none.
+    #[serde(serialize_with = "as_texts", skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<MacAddress>,
+    /// Where it is offered; on every interface that is served when there is none.
+    #[serde(rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
 }
 
 /// One search for targets.
@@ -72,11 +86,14 @@ impl Export {
     }
 }
 
-const PARTS: [&str; 5] = ["address", "image", "read-only", "format", "overlay"];
+const PARTS: [&str; 8] =
+    ["address", "image", "read-only", "direct", "format", "overlay", "allow", "interface"];
 
 impl Keyed for Export {
-    const EXPECTING: &'static str =
-        "an export, as \"7.1=debian.img\", or a table with address, image, read-only, format, overlay";
+    const EXPECTING: &'static str = "an export, as \"7.1=debian.img\", or a table with address, image, read-only, direct, format, overlay, allow, \
+         interface";
+
+    const LISTS: &'static [&'static str] = &["allow", "interface"];
 
     /// With an address that can't be given.
     fn empty() -> Self {
@@ -84,8 +101,11 @@ impl Keyed for Export {
             address: Address::BROADCAST,
             image: PathBuf::new(),
             read_only: false,
+            direct: false,
             overlay: None,
             format: None,
+            allow: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 
@@ -99,7 +119,13 @@ impl Keyed for Export {
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 None if option == "read-only" => export.read_only = true,
-                Some((key @ ("read-only" | "format" | "overlay"), value)) => export.set(key, value)?,
+                None if option == "direct" => export.direct = true,
+                Some((
+                    key @ ("read-only" | "direct" | "format" | "overlay" | "allow" | "interface"),
+                    value,
+                )) => {
+                    export.set(key, value)?;
+                }
                 _ => break,
             }
             rest = before;
@@ -113,8 +139,11 @@ impl Keyed for Export {
             "address" => self.address = units::address(value)?,
             "image" => self.image = value.into(),
             "read-only" => self.read_only = truth(key, value)?,
+            "direct" => self.direct = truth(key, value)?,
             "overlay" => self.overlay = Some(value.into()),
             "format" => self.format = Some(units::format(value)?),
+            "allow" => admission::allow(&mut self.allow, value)?,
+            "interface" => admission::interface(&mut self.interfaces, value)?,
             _ => return Err(keyed::unknown_part(key, &PARTS)),
         }
         Ok(())
@@ -139,6 +168,10 @@ impl Keyed for Export {
 
 fn as_text<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
+}
+
+fn as_texts<S: serde::Serializer>(stations: &[MacAddress], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(stations.iter().map(ToString::to_string))
 }
 
 impl FromStr for Export {
@@ -170,6 +203,9 @@ mod tests {
         assert_eq!((export.image, export.format), (PathBuf::from("a,b.qcow2"), Some(Format::Qcow2)));
         assert!(export.read_only);
 
+        let export: Export = "7.1=a.img,direct".parse().unwrap();
+        assert!(export.direct && !export.read_only);
+
         let export: Export = "7.1=a.img,overlay=some/where".parse().unwrap();
         assert_eq!((export.image, export.overlay), ("a.img".into(), Some("some/where".into())));
 
@@ -178,7 +214,7 @@ mod tests {
             error("debian.img"),
             "\"debian.img\" is not an export: write address=image, as 7.1=debian.img"
         );
-        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2");
+        assert_eq!(error("7.1=a,format=vmdk"), "\"vmdk\" is not an image format: known are raw, qcow2, vhdx");
         assert!(error("7.1=a.img,read-only,overlay=b").starts_with("read-only refuses the writes"));
         assert_eq!(error("7.1="), "an export lacks its address or its image: write both, as 7.1=debian.img");
     }

@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use super::doors::{Door, Listener, Said, listen};
 use super::protocol::{Complaint, ExportStatus, Listing, Reply, Request, Statistics};
-use super::socket::{self, Named};
+use super::socket::{self, Named, give};
 use super::{LONGEST_LINE, http, prometheus};
 use crate::config::places::usual_control;
 use crate::config::{Address, Export, Listen, Place, ServeConfig};
+use crate::confine::User;
 use crate::error::{Error, UserError};
 
 /// How long the end waits for a request that is being carried out.
@@ -38,20 +39,20 @@ pub(crate) struct Listening {
 }
 
 impl ControlPlane {
-    /// Opens the control socket and the metrics' port.
+    /// Opens the control socket, which is to be `user`'s if there is one, and the metrics' port.
     ///
     /// # Errors
     /// When a place that was named can't be used; the usual place is done without, with a warning.
-    pub(crate) fn open(config: &ServeConfig) -> Result<Self, Error> {
+    pub(crate) fn open(config: &ServeConfig, user: Option<&User>) -> Result<Self, Error> {
         let control = match &config.control {
             Place::None => None,
-            Place::At(path) => Some(socket::open(path)?),
+            Place::At(path) => Some(socket::open(path, user)?),
             Place::Usual => usual_control().and_then(|path| {
-                make_folder(&path);
+                make_folder(&path, user);
                 let warn = |error: &Error| {
                     tracing::warn!("{error}; until then `kagero target` can't reach this server");
                 };
-                socket::open(&path).inspect_err(warn).ok()
+                socket::open(&path, user).inspect_err(warn).ok()
             }),
         };
         let metrics = config.metrics.map(|Listen(address)| {
@@ -107,10 +108,12 @@ impl Listening {
     }
 }
 
-/// The folder of a usual place, for this user alone. What goes wrong is said of the socket in it.
-fn make_folder(socket: &Path) {
-    if let Some(folder) = socket.parent() {
-        let _ = DirBuilder::new().mode(0o755).create(folder);
+/// The folder of a usual place. What goes wrong is said of the socket in it.
+fn make_folder(socket: &Path, user: Option<&User>) {
+    if let Some(folder) = socket.parent()
+        && DirBuilder::new().mode(0o755).create(folder).is_ok()
+    {
+        let _ = give(folder, user);
     }
 }
 
@@ -224,7 +227,9 @@ mod tests {
 
     fn config() -> ServeConfig {
         ServeConfig {
-            interface: "lo".into(),
+            interfaces: vec!["lo".into()],
+            user: None,
+            seccomp: crate::confine::Seccomp::Off,
             exports: Vec::new(),
             pcap: None,
             state: Place::None,

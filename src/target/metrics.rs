@@ -11,13 +11,14 @@ pub fn prometheus(statistics: &Statistics) -> String {
     page.metric("kagero_build_info", "gauge", "The version that runs.");
     page.sample("kagero_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
 
-    let per_export: [Series; 6] = [
+    let per_export: [Series; 7] = [
         ("size_bytes", "gauge", "Size of the disk.", |export| export.bytes),
         ("reads_total", "counter", "Read requests carried out.", |export| export.work.reads),
         ("read_bytes_total", "counter", "Bytes read by clients.", |export| export.work.bytes_read),
         ("writes_total", "counter", "Write requests carried out.", |export| export.work.writes),
         ("written_bytes_total", "counter", "Bytes written by clients.", |export| export.work.bytes_written),
         ("flushes_total", "counter", "Flushes carried out.", |export| export.work.flushes),
+        ("errors_total", "counter", "Reads, writes and flushes that failed.", |export| export.work.errors),
     ];
     for (name, kind, help, value) in per_export {
         let name = format!("kagero_target_{name}");
@@ -28,7 +29,7 @@ pub fn prometheus(statistics: &Statistics) -> String {
     }
 
     // Sums that do not shrink when a disk is removed.
-    let Statistics { exports: _, total: Work { reads, writes, flushes, .. }, frames, errors, unsent } =
+    let Statistics { exports: _, total: Work { reads, writes, flushes, errors, .. }, frames, unsent } =
         statistics;
     for (name, help, value) in [
         ("frames_received_total", "Frames received, for this target or not.", *frames),
@@ -37,7 +38,7 @@ pub fn prometheus(statistics: &Statistics) -> String {
             "Reads, writes and flushes, those of removed disks included.",
             reads + writes + flushes,
         ),
-        ("errors_total", "Requests that were answered with an error.", *errors),
+        ("error_answers_total", "Requests of any kind that were answered with an error.", *errors),
         ("unsent_answers_total", "Answers that found no room in the transmit buffers.", *unsent),
     ] {
         let name = format!("kagero_target_{name}");
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn every_sample_has_a_type_and_a_number() {
-        let work = Work { reads: 1, writes: 2, flushes: 3, bytes_read: 512, bytes_written: 1024 };
+        let work = Work { reads: 1, writes: 2, flushes: 3, bytes_read: 512, bytes_written: 1024, errors: 0 };
         let export = ExportWork { address: "7.1".into(), bytes: 4096, work };
         let page = prometheus(&Statistics { exports: vec![export], frames: 9, ..Statistics::default() });
         assert!(page.contains("\nkagero_target_written_bytes_total{export=\"7.1\"} 1024\n"), "{page}");

@@ -109,8 +109,6 @@ pub struct Statistics {
     pub total: Work,
     /// Frames received, for us or not.
     pub frames: u64,
-    /// Requests that were answered with an error.
-    pub errors: u64,
     /// Answers that found no room in the transmit buffers; the client asks again.
     pub unsent: u64,
 }
@@ -140,6 +138,8 @@ pub struct Work {
     pub bytes_read: u64,
     /// Bytes taken from clients.
     pub bytes_written: u64,
+    /// Requests that failed.
+    pub errors: u64,
 }
 
 impl From<&Status> for ExportStatus {
@@ -168,15 +168,15 @@ impl Statistics {
             bytes: bytes(status),
             work: Work::from(status.counters),
         });
-        let Counters { frames, errors, unsent, .. } = total;
-        Statistics { exports: exports.collect(), total: total.into(), frames, errors, unsent }
+        let Counters { frames, unsent, .. } = total;
+        Statistics { exports: exports.collect(), total: total.into(), frames, unsent }
     }
 }
 
 impl From<Counters> for Work {
     fn from(counters: Counters) -> Self {
-        let Counters { reads, writes, flushes, bytes_read, bytes_written, .. } = counters;
-        Work { reads, writes, flushes, bytes_read, bytes_written }
+        let Counters { reads, writes, flushes, bytes_read, bytes_written, errors, .. } = counters;
+        Work { reads, writes, flushes, bytes_read, bytes_written, errors }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
+use crate::confine::User;
 use crate::error::{Error, UserError};
 
 /// Bytes in the path of a socket, at most, without the zero that ends it (unix(7)).
@@ -37,8 +38,13 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(of)
 }
 
+/// Makes it the property of whom the server becomes.
+pub(super) fn give(path: &Path, user: Option<&User>) -> io::Result<()> {
+    user.map_or(Ok(()), |User { uid, gid, .. }| lchown(path, Some(uid.as_raw()), Some(gid.as_raw())))
+}
+
 /// Listens at `path`, for this user's processes alone. A socket that a dead server has left there is replaced.
-pub(super) fn open(path: &Path) -> Result<(UnixListener, Named), Error> {
+pub(super) fn open(path: &Path, user: Option<&User>) -> Result<(UnixListener, Named), Error> {
     let wrong = |problem: &str, mend: &str| {
         Error::from(UserError::new(
             path.display(),
@@ -83,6 +89,7 @@ pub(super) fn open(path: &Path) -> Result<(UnixListener, Named), Error> {
         other => other.map_err(failed)?,
     }
     let named = Named { path: path.into(), identity: identity(path) };
+    give(path, user).map_err(|error| wrong(&error.to_string(), "give another path with --control"))?;
     listen(&socket, 16).map_err(failed)?;
     Ok((socket.into(), named))
 }

@@ -99,6 +99,13 @@ pub(crate) fn set_packet_option<T: Copy>(fd: impl AsFd, option: libc::c_int, val
     })
 }
 
+/// Asks the interface to let through frames for all stations, for as long as the packet socket is open.
+pub(crate) fn join_promiscuous(fd: impl AsFd, index: i32) -> io::Result<()> {
+    let kind = libc::PACKET_MR_PROMISC as libc::c_ushort;
+    let request = libc::packet_mreq { mr_ifindex: index, mr_type: kind, mr_alen: 0, mr_address: [0; 8] };
+    set_packet_option(fd, libc::PACKET_ADD_MEMBERSHIP, &request)
+}
+
 /// Frames received, and dropped for want of room, since the last call.
 pub(crate) fn packet_statistics(fd: impl AsFd) -> io::Result<libc::tpacket_stats> {
     let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };

@@ -93,9 +93,26 @@ fn frames_of_others_are_passed_over() {
 }
 
 #[test]
+fn a_promiscuous_link_takes_the_frames_of_other_stations() {
+    with_cable(|| {
+        let mut a = open("kgv0");
+        let options = Options { promiscuous: true, ..Options::default() };
+        let mut b = PacketLink::open("kgv1", options).unwrap_or_else(|e| panic!("{e}"));
+        let other = frame([2, 9, 9, 9, 9, 9], a.mac(), AOE, &[7; 60]);
+        send(&mut a, &other);
+        assert_eq!(receive(&mut b), Some(other));
+        // Its own answers must not come back to it.
+        let answer = frame(a.mac(), [2, 9, 9, 9, 9, 9], AOE, &[8; 60]);
+        send(&mut b, &answer);
+        assert_eq!(receive(&mut a), Some(answer));
+        assert!(nothing(&mut b));
+    });
+}
+
+#[test]
 fn held_frames_go_out_together_and_the_ring_goes_round() {
     with_cable(|| {
-        let small = Options { receive_slots: 50, transmit_slots: 40 };
+        let small = Options { receive_slots: 50, transmit_slots: 40, promiscuous: false };
         let mut a = PacketLink::open("kgv0", small).unwrap();
         let mut b = PacketLink::open("kgv1", small).unwrap();
         let (from, to) = (a.mac(), b.mac());
@@ -119,7 +136,9 @@ fn held_frames_go_out_together_and_the_ring_goes_round() {
 fn a_full_ring_counts_what_it_lost() {
     with_cable(|| {
         let mut a = open("kgv0");
-        let mut b = PacketLink::open("kgv1", Options { receive_slots: 10, transmit_slots: 1 }).unwrap();
+        let mut b =
+            PacketLink::open("kgv1", Options { receive_slots: 10, transmit_slots: 1, promiscuous: false })
+                .unwrap();
         let sent = frame(b.mac(), a.mac(), AOE, &[1; 500]);
         for _ in 0..100 {
             send(&mut a, &sent);

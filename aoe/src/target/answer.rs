@@ -4,8 +4,8 @@ use kagero_devices::ata::{self, bits::status};
 
 use super::{Export, Port};
 use crate::wire::{
-    self, ATA_LENGTH, Address, Ata, Config, ConfigCommand, DirectiveCommand, HEADER_LENGTH, Header,
-    MaskCommand, MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
+    self, ATA_LENGTH, Address, Ata, Config, ConfigCommand, DATA_OFFSET, DirectiveCommand, HEADER_LENGTH,
+    Header, MaskCommand, MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
 };
 
 /// The firmware version that a config query reports.
@@ -65,7 +65,14 @@ impl Answer {
         self.header.address
     }
 
-    /// As [`Target::encode`](super::Target::encode), for an answer that needs nothing of the disk: one to a [`Job`](super::Job).
+    /// The part of the frame `out` that the data of a read goes to, empty when there is none; `None` when `out` is too short.
+    #[must_use]
+    pub fn data<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
+        let data = if let Body::Ata { data, .. } = self.body { data } else { 0 };
+        out.get_mut(DATA_OFFSET..)?.get_mut(..data)
+    }
+
+    /// As [`Target::encode`](super::Target::encode), for an answer that says nothing of the disk: one to a [`Job`](super::Job). Of others `None`.
     pub fn encode_finished(&self, out: &mut [u8]) -> Option<usize> {
         let Body::Ata { registers, data } = self.body else { return None };
         wire::encode(out, &self.header, |out| Some(registers.encode(out)? + data))

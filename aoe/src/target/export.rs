@@ -6,7 +6,9 @@ use kagero_devices::ata::Drive;
 use kagero_devices::ata::identify::Position;
 use kagero_devices::storage::Disk;
 
-use crate::wire::{Address, MacAddress};
+use super::answer::Body;
+use super::{Admission, Answer, Port};
+use crate::wire::{Address, Command, ConfigCommand, Header, MacAddress};
 
 /// One disk that is served.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct Export {
     pub(super) drive: Drive,
     /// Writes and trims are refused.
     pub read_only: bool,
+    /// Who may reach it.
+    pub admission: Admission,
     /// What its clients have set.
     pub settings: Settings,
 }
@@ -53,12 +57,27 @@ impl Export {
     #[must_use]
     pub fn new(address: Address, disk: Disk) -> Self {
         let drive = Drive::new(disk, Position::Device0);
-        Export { address, drive, read_only: false, settings: Settings::default() }
+        Export {
+            address,
+            drive,
+            read_only: false,
+            admission: Admission::default(),
+            settings: Settings::default(),
+        }
     }
 
     /// Another size, in sectors. Who uses the disk learns it when it next identifies it; what it has set stays.
     pub fn resize(&mut self, sectors: u64) {
         self.drive.resize(sectors);
+    }
+
+    /// The answers to a question that nobody asked: see [`Target::announcements`](super::Target::announcements).
+    pub fn announcements(&self, port: &Port) -> impl Iterator<Item = Answer> + use<'_> {
+        let (mac, address) = (port.mac, self.address);
+        self.admission.audience(port).iter().map(move |&to| {
+            let query = Header::request(to, mac, address, Command::Config, 0);
+            Answer { header: query.answer(mac, address), body: Body::Config(ConfigCommand::Read) }
+        })
     }
 
     /// Its size and what it calls itself.

@@ -4,7 +4,7 @@ use kagero_devices::ata::bits::{error, status};
 
 use super::Answer;
 use super::answer::Body;
-use crate::wire::{Address, DATA_OFFSET, MacAddress, SECTOR};
+use crate::wire::{Address, MacAddress, SECTOR};
 
 /// What a request comes to.
 #[derive(Debug)]
@@ -158,11 +158,10 @@ impl Pending {
         self.answer.header.destination
     }
 
-    /// The part of the answer's frame `out` that the data of a read goes to, empty when it is no read; `None` when `out` is too short.
+    /// As [`Answer::data`].
     #[must_use]
     pub fn data<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
-        let Body::Ata { data, .. } = self.answer.body else { return None };
-        out.get_mut(DATA_OFFSET..)?.get_mut(..data)
+        self.answer.data(out)
     }
 
     /// The answer, now that the job is done.

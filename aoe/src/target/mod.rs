@@ -32,12 +32,14 @@
 //! }
 //! ```
 
+mod admission;
 mod answer;
 mod ata;
 mod export;
 mod job;
 mod lists;
 
+pub use admission::Admission;
 pub use answer::Answer;
 pub use export::{Export, Settings};
 pub use job::{Fault, Job, Operation, Pending, Range, Ranges, Step};
@@ -45,12 +47,14 @@ pub use job::{Fault, Job, Operation, Pending, Range, Ranges, Step};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::wire::{self, Address, Command, ConfigCommand, ErrorCode, Frame, Header, MacAddress};
+use crate::wire::{self, Address, Command, ErrorCode, Frame, Header, MacAddress};
 use answer::Body;
 
 /// The link on which a request came and its answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
+    /// What it is called in [`Admission`]s: the links of a target are counted from 0.
+    pub number: u16,
     /// Our own address there.
     pub mac: MacAddress,
     /// Its MTU in bytes.
@@ -138,7 +142,7 @@ impl Target {
     /// broadcast query only. What isn't for us gets no call.
     ///
     /// Ignored, as the protocol wants it: answers, requests for other disks, stations that a disk's mask list leaves out, queries of a
-    /// configuration string that is another. Also what is no AoE, is for another station, or comes from a group address.
+    /// configuration string that is another. Also whom a disk's [`Admission`] leaves out, what is no AoE, is for another station, or comes from a group address.
     pub fn handle_frame<'f>(&mut self, port: &Port, frame: &'f [u8], mut each: impl FnMut(&Self, Step<'f>)) {
         let Ok(frame) = Frame::parse(frame) else { return };
         let header = &frame.header;
@@ -160,14 +164,11 @@ impl Target {
         }
     }
 
-    /// For each disk the answer that nobody asked for, to all stations: a target sends it when it starts, so that clients who wait for it
+    /// For each disk the answer that nobody asked for, to all stations that its [`Admission`] lets in: a target sends it when it starts, so that clients who wait for it
     /// need not ask again (the Linux driver and vblade know the custom).
     pub fn announcements(&self, port: &Port) -> impl Iterator<Item = Answer> {
-        let mac = port.mac;
-        self.exports.iter().map(move |export| {
-            let query = Header::request(MacAddress::BROADCAST, mac, export.address, Command::Config, 0);
-            Answer { header: query.answer(mac, export.address), body: Body::Config(ConfigCommand::Read) }
-        })
+        let port = *port;
+        self.exports.iter().flat_map(move |export| export.announcements(&port))
     }
 
     /// Writes an answer as a frame into `out` and returns its length. The data of a read must be there already: see [`Pending::data`].
@@ -181,7 +182,8 @@ impl Target {
 /// What a request means for one disk; `None` for nothing.
 fn handle<'f>(export: &mut Export, port: &Port, frame: &Frame<'f>) -> Option<Step<'f>> {
     let request = &frame.header;
-    if !request.address.reaches(export.address) || !export.settings.admits(request.source) {
+    let admitted = export.admission.admits(port, request.source) && export.settings.admits(request.source);
+    if !admitted || !request.address.reaches(export.address) {
         return None;
     }
     let header = request.answer(port.mac, export.address);

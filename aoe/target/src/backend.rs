@@ -5,6 +5,8 @@ use std::{fmt, io};
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::SECTOR;
 
+use crate::Place;
+
 /// Something that holds a disk's bytes. Offsets and lengths are multiples of 512, and lie within [`size`](Self::size).
 ///
 /// A write is done when a crash of this process can't take it back; [`flush`](Self::flush) makes it survive a loss of power.
@@ -23,6 +25,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Fault::Aborted`] when there is no room or nothing may be written; [`Fault::Medium`] where it can't be.
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault>;
+
+    /// Where `length` bytes from `offset` on lie as they are, if they do and all in one place.
+    fn place_to_read(&self, _offset: u64, _length: usize) -> Option<Place> {
+        None
+    }
+
+    /// Where `data` may be written as it is, when it needn't be durable.
+    fn place_to_write(&self, _offset: u64, _data: &[u8]) -> Option<Place> {
+        None
+    }
 
     /// Makes every write that is done survive a loss of power.
     ///

@@ -132,6 +132,11 @@ pub enum Error {
         /// What is wrong, after "can't be served: ".
         why: String,
     },
+    /// The image holds a part of a disk only.
+    #[error(
+        "vhdx image {0} holds only what differs from its parent: join them in Hyper-V, with `Convert-VHD` or `Merge-VHD`"
+    )]
+    Differencing(PathBuf),
     /// The file that an image is based on is not there.
     #[error(
         "disk image {path} has no backing file {backing}: put it there, or name another with `qemu-img rebase -u`"
@@ -151,6 +156,14 @@ pub enum Error {
         path: PathBuf,
         /// Its backing file.
         backing: PathBuf,
+    },
+    /// The image can't be used past the page cache.
+    #[error("disk image {path} can't be direct: {why}; leave `direct` out")]
+    NotDirect {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
     },
     /// Two disks can't have one address.
     #[error(transparent)]
@@ -184,6 +197,9 @@ pub enum Error {
         /// What was asked for.
         to: u64,
     },
+    /// A disk can't shrink while its requests don't end.
+    #[error("disk {0} can't shrink now: requests still wait for its storage: look there")]
+    Busy(Address),
     /// No disk has this size.
     #[error("a disk of {0} bytes can't be: give a multiple of 512, up to 128 PiB")]
     NoSize(u64),

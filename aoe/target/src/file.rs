@@ -1,11 +1,16 @@
 //! An open and locked file that holds an image.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use kagero_aoe::wire::SECTOR;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::engine::Buffer;
 use crate::format::SIGNATURE;
 use crate::{Error, lock};
 
@@ -15,6 +20,22 @@ pub(crate) struct ImageFile {
     file: File,
     path: PathBuf,
     size: u64,
+    cache: Cache,
+    /// The same file past the page cache.
+    direct: Option<File>,
+}
+
+/// What reading a file here and now may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// The kernel can be asked not to wait for the disk (`RWF_NOWAIT`).
+    NoWait,
+    /// The file is in memory: tmpfs, which doesn't know the flag.
+    Memory,
+    /// It may wait.
+    Unknown,
+    /// It always waits.
+    Bypassed,
 }
 
 impl ImageFile {
@@ -35,11 +56,10 @@ impl ImageFile {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(not("neither"));
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .custom_flags(libc::O_CLOEXEC)
-            .open(path)
+        let open = |flags| OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
+        // Noting when it was read costs a little with each read; leaving that out is for the owner of the file only.
+        let file = open(libc::O_CLOEXEC | libc::O_NOATIME)
+            .or_else(|_| open(libc::O_CLOEXEC))
             .map_err(|error| refused(path, error, if write { "write" } else { "read" }))?;
         Self::from_file(file, path, write)
     }
@@ -59,7 +79,41 @@ impl ImageFile {
                 tracing::warn!(path = %path.display(), %error, "cannot lock the disk image: another writer would go unnoticed");
             }
         }
-        Ok(ImageFile { file, path: path.into(), size })
+        let cache = Cache::of(&file);
+        Ok(ImageFile { file, path: path.into(), size, cache, direct: None })
+    }
+
+    /// Lets [`for_requests`](Self::for_requests) go past the page cache.
+    pub(crate) fn bypass_cache(&mut self, write: bool) -> Result<(), Error> {
+        let not = |why| Error::NotDirect { path: self.path.clone(), why };
+        // The file that is open, whatever has become of its name.
+        let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = libc::O_CLOEXEC | libc::O_DIRECT;
+        let direct = OpenOptions::new().read(true).write(write).custom_flags(flags).open(same);
+        let direct =
+            direct.map_err(|_| not("its file system reads and writes through the page cache only"))?;
+        let mut sector = Buffer::with_room(SECTOR);
+        // A disk of larger sectors refuses the second 512 bytes alone, and a client that writes them would destroy their neighbours'.
+        match direct.read_at(&mut sector, SECTOR as u64) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Err(not("its disk has sectors of more than 512 bytes"))
+            }
+            Err(error) => Err(self.kernel("read it", error)),
+            Ok(_) => {
+                (self.cache, self.direct) = (Cache::Bypassed, Some(direct));
+                Ok(())
+            }
+        }
+    }
+
+    /// What requests for a [`Place`](crate::Place) in this file use.
+    pub(crate) fn for_requests(&self) -> &File {
+        self.direct.as_ref().unwrap_or(&self.file)
+    }
+
+    /// What reading it here and now may come to.
+    pub(crate) fn cache(&self) -> Cache {
+        self.cache
     }
 
     /// Where it is.
@@ -97,6 +151,20 @@ impl Deref for ImageFile {
 impl Drop for ImageFile {
     fn drop(&mut self) {
         lock::unlock(&self.file);
+    }
+}
+
+impl Cache {
+    fn of(file: &File) -> Self {
+        let mut byte = [0];
+        let probe = rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
+        match probe {
+            Err(Errno::OPNOTSUPP) => match rustix::fs::fstatfs(file) {
+                Ok(system) if system.f_type == libc::TMPFS_MAGIC => Cache::Memory,
+                _ => Cache::Unknown,
+            },
+            _ => Cache::NoWait,
+        }
     }
 }
 

@@ -14,11 +14,13 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3. Read only.
     Qcow2,
+    /// Hyper-V's format. Read only.
+    Vhdx,
 }
 
 impl Format {
     /// All of them, by name.
-    pub const NAMES: [(&str, Self); 2] = [("raw", Self::Raw), ("qcow2", Self::Qcow2)];
+    pub const NAMES: [(&str, Self); 3] = [("raw", Self::Raw), ("qcow2", Self::Qcow2), ("vhdx", Self::Vhdx)];
 }
 
 impl fmt::Display for Format {
@@ -26,13 +28,14 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vhdx => "vhdx",
         })
     }
 }
 
 /// There is no format with this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no such image format: known are raw and qcow2")]
+#[error("no such image format: known are raw, qcow2 and vhdx")]
 pub struct UnknownFormat;
 
 impl FromStr for Format {
@@ -67,7 +70,7 @@ pub fn looks_raw(begin: &[u8]) -> bool {
 pub(crate) fn signature(begin: &[u8]) -> Option<Signature> {
     let known: [(&[u8], Signature); 6] = [
         (b"QFI\xfb", Signature::Known(Format::Qcow2)),
-        (b"vhdxfile", Signature::Other("VHDX")),
+        (b"vhdxfile", Signature::Known(Format::Vhdx)),
         (b"conectix", Signature::Other("VHD")),
         (b"KDMV", Signature::Other("VMDK")),
         (b"QED\0", Signature::Other("QED")),

@@ -9,7 +9,7 @@ use kagero_devices::storage::Disk;
 use crate::file::ImageFile;
 use crate::format::{Signature, signature};
 use crate::raw::Raw;
-use crate::{Backend, Error, Format, qcow2};
+use crate::{Backend, Error, Format, qcow2, vhdx};
 
 /// What 48 bits of LBA reach.
 const MOST_SECTORS: u64 = 1 << 48;
@@ -48,7 +48,25 @@ impl Image {
     /// # Errors
     /// As [`open`](Self::open); also when it isn't of this format, or uses what can't be served of it.
     pub fn open_as(path: &Path, access: Access, format: Option<Format>) -> Result<Self, Error> {
-        let file = ImageFile::open(path, access == Access::ReadWrite)?;
+        Self::open_file(ImageFile::open(path, access == Access::ReadWrite)?, access, format)
+    }
+
+    /// As [`open_as`](Self::open_as), for a raw image that a server reads and writes past the page cache (`O_DIRECT`): no memory is spent on what
+    /// is read once, and every answer tells of the disk itself.
+    ///
+    /// # Errors
+    /// As there; also when the file system or the disk doesn't do that.
+    pub fn open_direct(path: &Path, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        if format.is_some_and(|format| format != Format::Raw) {
+            return Err(Error::NotDirect { path: path.into(), why: "it is no raw image" });
+        }
+        let mut file = ImageFile::open(path, access == Access::ReadWrite)?;
+        file.bypass_cache(access == Access::ReadWrite)?;
+        Self::open_file(file, access, format)
+    }
+
+    fn open_file(file: ImageFile, access: Access, format: Option<Format>) -> Result<Self, Error> {
+        let path = &file.path().to_owned();
         if file.size() == 0 {
             return Err(Error::Empty(path.into()));
         }
@@ -59,6 +77,7 @@ impl Image {
                 return Err(Error::FormatNotNamed { path: path.into(), format });
             }
             (Some(Format::Qcow2), Some(Signature::Known(Format::Qcow2))) => qcow2::open(file, access)?,
+            (Some(Format::Vhdx), Some(Signature::Known(Format::Vhdx))) => vhdx::open(file, access)?,
             (Some(format), _) => return Err(Error::OtherFormat { path: path.into(), format }),
             (None, Some(Signature::Other(format))) => {
                 return Err(Error::UnknownFormat { path: path.into(), format });

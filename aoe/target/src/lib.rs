@@ -11,12 +11,15 @@
 //! ```
 
 mod backend;
+mod batch;
+mod engine;
 mod error;
 mod file;
 mod format;
 mod image;
 mod lock;
 mod overlay;
+mod place;
 mod qcow2;
 mod raw;
 mod serve;
@@ -25,12 +28,15 @@ mod settings;
 mod stats;
 mod stop;
 mod thread;
+mod upkeep;
+mod vhdx;
 
 pub use backend::Backend;
 pub use error::Error;
 pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
 pub use overlay::{Identity, Overlay, Overlays};
+pub use place::Place;
 pub use server::{Server, Status};
 pub use settings::{ConfigString, StoredSettings};
 pub use stats::Counters;

@@ -1,8 +1,11 @@
 //! qcow2 images, read only, through the library imago.
 //!
-//! We open each file of a backing chain ourselves, locked as any image, and leave the library no path to open.
+//! We open each file of a backing chain ourselves, locked as any image, and leave the library no path to open. Should it panic about what
+//! it reads, that is an error of one request: the other exports of this process are not to suffer.
 
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use imago::file::File as Storage;
@@ -24,9 +27,9 @@ const LONGEST_CHAIN: usize = 64;
 
 /// An image and what it is based on.
 #[derive(Debug)]
-struct Chain {
+struct Chain<S: imago::Storage + 'static> {
     /// The library's own view of the files below.
-    image: FormatAccess<Storage>,
+    image: FormatAccess<S>,
     /// Keeps the locks; the image first.
     files: Vec<ImageFile>,
 }
@@ -65,7 +68,7 @@ fn layer(
         file.try_clone().and_then(Storage::try_from).map_err(|error| file.kernel("open it", error))?;
     if format == Format::Raw {
         above.push(file);
-        let raw = Raw::open_image(storage, false).map_err(|error| unusable(error.to_string()))?;
+        let raw = guarded(|| Raw::open_image(storage, false)).map_err(|error| unusable(error.to_string()))?;
         return Ok(FormatAccess::new(raw));
     }
     if signature(&file.begin()?) != Some(Signature::Known(Format::Qcow2)) {
@@ -76,8 +79,8 @@ fn layer(
     if method != [0; 4] {
         return Err(unusable("is encrypted".into()));
     }
-    let mut image =
-        Qcow2::<Storage>::open_image(storage, false).map_err(|error| unusable(error.to_string()))?;
+    let mut image = guarded(|| Qcow2::<Storage>::open_image(storage, false))
+        .map_err(|error| unusable(error.to_string()))?;
     if image.requires_external_data_file() {
         return Err(unusable("has its data in another file".into()));
     }
@@ -90,8 +93,8 @@ fn layer(
             // Beside the file that names it.
             let below = path.parent().unwrap_or(Path::new("")).join(name);
             let format = match image.implicit_backing_format().map(|format| format.parse::<Format>()) {
-                Some(Ok(format)) => format,
-                Some(Err(_)) => {
+                Some(Ok(format @ (Format::Raw | Format::Qcow2))) => format,
+                Some(_) => {
                     return Err(unusable(format!("has a backing file of another format, {name}")));
                 }
                 // Not guessed: see the module `format`.
@@ -105,8 +108,7 @@ fn layer(
         }
     };
     image.set_backing(backing);
-    image
-        .open_implicit_dependencies_gated(DenyImplicitOpenGate::default())
+    guarded(|| image.open_implicit_dependencies_gated(DenyImplicitOpenGate::default()))
         .map_err(|error| unusable(error.to_string()))?;
     Ok(FormatAccess::new(image))
 }
@@ -115,13 +117,24 @@ fn unusable(path: &Path, format: Format, why: String) -> Error {
     Error::Unusable { path: PathBuf::from(path), format, why: why.replace('\n', " ") }
 }
 
-impl Backend for Chain {
+/// Calls the library, and makes a panic of it an error.
+///
+/// What it leaves behind then is fit for use: its locks are released, and its caches have what they had.
+fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        Err(io::Error::other(format!("a panic in imago: {text}")))
+    })
+}
+
+impl<S: imago::Storage + 'static> Backend for Chain<S> {
     fn size(&self) -> u64 {
         self.image.size()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        self.image.read(out, offset).map_err(|error| {
+        guarded(|| self.image.read(&mut *out, offset)).map_err(|error| {
             let path = self.files.first().map(ImageFile::path).unwrap_or(Path::new(""));
             tracing::warn!(path = %path.display(), %error, "read failed");
             // Which sector it was, the library doesn't say.
@@ -141,3 +154,6 @@ impl Backend for Chain {
         Err(Fault::Aborted)
     }
 }
+
+#[cfg(test)]
+mod tests;

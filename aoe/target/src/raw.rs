@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kagero_aoe::target::{Fault, Range};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::Place;
 use crate::backend::{Backend, sectors};
 use crate::file::ImageFile;
 use crate::format::signature;
@@ -15,7 +17,7 @@ use crate::format::signature;
 /// A plain file or a block device, byte for byte.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    file: ImageFile,
+    file: Arc<ImageFile>,
     size: AtomicU64,
     /// Refuse a first sector that would make it look like another format.
     guarded: bool,
@@ -26,7 +28,7 @@ pub(crate) struct Raw {
 impl Raw {
     /// The first `size` bytes of a file.
     pub(crate) fn new(file: ImageFile, size: u64) -> Self {
-        Raw { file, size: size.into(), guarded: false, lossy: AtomicBool::new(false) }
+        Raw { file: Arc::new(file), size: size.into(), guarded: false, lossy: AtomicBool::new(false) }
     }
 
     /// The same, but it stays recognizable as a raw image: without a stated format, that is all we go by on the next start.
@@ -38,6 +40,10 @@ impl Raw {
     fn within(&self, offset: u64, length: u64) -> Result<(), Fault> {
         let inside = offset.checked_add(length).is_some_and(|end| end <= self.size());
         if inside { Ok(()) } else { Err(Fault::Aborted) }
+    }
+
+    fn is_refused(&self, offset: u64, data: &[u8]) -> bool {
+        offset == 0 && self.guarded && signature(data).is_some()
     }
 
     /// What an I/O error after `done` bytes is to the client.
@@ -57,7 +63,7 @@ impl Backend for Raw {
 
     fn storage(&self) -> io::Result<Option<u64>> {
         // A block device has no length of its own, but an end. Nothing else uses the file's position.
-        Ok(Some(rustix::fs::seek(&*self.file, SeekFrom::End(0))?))
+        Ok(Some(rustix::fs::seek(&**self.file, SeekFrom::End(0))?))
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {
@@ -66,7 +72,7 @@ impl Backend for Raw {
         let storage = self.storage()?.unwrap_or(size);
         if self.file.metadata()?.is_file() {
             if storage != size {
-                rustix::fs::ftruncate(&*self.file, size)?;
+                rustix::fs::ftruncate(&**self.file, size)?;
             }
         } else if storage < size {
             return Err(Errno::NOSPC.into());
@@ -90,12 +96,22 @@ impl Backend for Raw {
         Ok(())
     }
 
+    fn place_to_read(&self, offset: u64, length: usize) -> Option<Place> {
+        self.within(offset, length as u64).ok()?;
+        Some(Place { file: Arc::clone(&self.file), at: offset })
+    }
+
+    fn place_to_write(&self, offset: u64, data: &[u8]) -> Option<Place> {
+        self.within(offset, data.len() as u64).ok()?;
+        (!self.is_refused(offset, data)).then_some(Place { file: Arc::clone(&self.file), at: offset })
+    }
+
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {
         if durable && self.lossy.load(Ordering::Relaxed) {
             return Err(Fault::Aborted);
         }
         self.within(offset, data.len() as u64)?;
-        if offset == 0 && self.guarded && signature(data).is_some() {
+        if self.is_refused(offset, data) {
             tracing::warn!(
                 path = %self.file.path().display(),
                 "refused a first sector that looks like an image format's; serve the image with format=raw to allow it"
@@ -106,7 +122,7 @@ impl Backend for Raw {
         let mut done = 0;
         while done < data.len() {
             let rest = [IoSlice::new(&data[done..])];
-            match rustix::io::pwritev2(&*self.file, &rest, offset + done as u64, flags) {
+            match rustix::io::pwritev2(&**self.file, &rest, offset + done as u64, flags) {
                 Ok(more) => done += more,
                 Err(Errno::INTR) => {}
                 Err(error) => {
@@ -125,7 +141,7 @@ impl Backend for Raw {
         if self.lossy.load(Ordering::Relaxed) {
             return Err(Fault::Aborted);
         }
-        match rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&*self.file)) {
+        match rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&**self.file)) {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.lossy.store(true, Ordering::Relaxed);
@@ -139,7 +155,7 @@ impl Backend for Raw {
         self.within(range.offset, range.length)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let punched = rustix::io::retry_on_intr(|| {
-            rustix::fs::fallocate(&*self.file, flags, range.offset, range.length)
+            rustix::fs::fallocate(&**self.file, flags, range.offset, range.length)
         });
         match punched {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),

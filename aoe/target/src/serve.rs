@@ -1,19 +1,21 @@
-//! The serving loop.
+//! The serving loop: frames in, answers out.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use kagero_aoe::link::Link;
-use kagero_aoe::target::{Answer, Fault, Job, Operation, Port, Step};
+use kagero_aoe::target::Port;
 use kagero_aoe::wire::{Address, MacAddress};
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::server::{Served, Source};
-use crate::{Backend, Server};
+use crate::Server;
+use crate::batch::Batch;
+use crate::engine::{Finished, Lane};
 
 /// Frames taken from one link before the others get their turn. Fewer than any link has transmit buffers.
 const BATCH: usize = 64;
@@ -21,200 +23,225 @@ const BATCH: usize = 64;
 /// Requests of one client that we are ready to hold, as config queries report it. A receive ring has room for many such clients.
 const BUFFER_COUNT: u16 = 64;
 
+/// How long requests that are under way at the end may take.
+const LAST_REQUESTS: Duration = Duration::from_secs(30);
+
 /// The epoll token of the stop event; links are counted from 0.
 const STOP: u64 = u64::MAX;
-
-#[derive(Debug)]
-enum Work {
-    Send(Answer),
-    /// Reads wait for the transmit buffer, so that data goes from the file straight there.
-    Read(Job<'static>),
-}
+/// That of what the lane waits for.
+const LANE: u64 = u64::MAX - 1;
 
 impl Server {
-    /// Serves until `stop` is readable. Interfaces may go down and come up again, and frames may find no way out: it goes on.
+    /// Serves until `stop` is readable, and then until what was received is answered. Interfaces may go down and come up again, and frames may find
+    /// no way out: it goes on.
+    ///
+    /// Several threads may serve at once, each with links of its own. A client's requests for one disk must all come to the same thread.
     ///
     /// # Errors
     /// Only when the kernel refuses to wait for events.
     pub fn serve<L: Link + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&poll, stop, EventData::new_u64(STOP), EventFlags::IN)?;
-        for (token, link) in (0..).zip(links.iter()) {
-            epoll::add(&poll, link, EventData::new_u64(token), EventFlags::IN)?;
+        let lane = Lane::new(self)?;
+        for event in lane.events() {
+            epoll::add(&poll, event, EventData::new_u64(LANE), EventFlags::IN)?;
         }
-        for link in links.iter_mut() {
-            self.announce(link);
+        let mut stations = Vec::new();
+        for (number, link) in links.iter_mut().enumerate() {
+            let station = Station::new(link, number);
+            epoll::add(&poll, &*station.link, EventData::new_u64(number as u64), station.interest)?;
+            stations.push(station);
         }
+        Session { server: self, lane, stations, poll, end: None }.run(stop)
+    }
+}
+
+/// One thread that serves.
+struct Session<'s, 'l, L> {
+    server: &'s Server,
+    lane: Lane<'s>,
+    stations: Vec<Station<'l, L>>,
+    poll: OwnedFd,
+    /// Nothing more is taken in, and what is under way may take until then.
+    end: Option<Instant>,
+}
+
+/// A link, and what waits for it.
+struct Station<'l, L> {
+    link: &'l mut L,
+    number: usize,
+    /// Answers that found no room in the transmit buffers yet.
+    outbox: VecDeque<Finished>,
+    /// Frames in the transmit buffers wait for the network.
+    clogged: bool,
+    gone: bool,
+    /// What epoll looks for.
+    interest: EventFlags,
+}
+
+impl<L: Link + AsFd> Session<'_, '_, L> {
+    fn run(mut self, stop: &impl AsFd) -> io::Result<()> {
+        self.announce(None);
         let mut events = Vec::with_capacity(16);
-        // What came of a received frame and is still to be sent; one item but for broadcasts.
-        let mut work = Vec::new();
         loop {
             events.clear();
-            match epoll::wait(&poll, spare_capacity(&mut events), None) {
+            let left = self.end.map(|end| timespec(end.saturating_duration_since(Instant::now())));
+            match epoll::wait(&self.poll, spare_capacity(&mut events), left.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            if events.iter().any(|event| event.data.u64() == STOP) {
+            for &Event { flags, data } in &events {
+                match data.u64() {
+                    STOP => {
+                        epoll::delete(&self.poll, stop)?;
+                        self.end = Some(Instant::now() + LAST_REQUESTS);
+                    }
+                    LANE => self.collect(),
+                    number => self.serve_link(usize::try_from(number).unwrap_or(usize::MAX), flags),
+                }
+            }
+            let quiet = self.end.is_some() || self.lane.is_full();
+            for station in &mut self.stations {
+                station.look_for(&self.poll, quiet)?;
+            }
+            if let Some(end) = self.end
+                && (self.is_idle() || Instant::now() >= end)
+            {
                 return Ok(());
             }
-            for event in &events {
-                let (token, happened) = (event.data.u64(), event.flags);
-                let Some(link) = usize::try_from(token).ok().and_then(|token| links.get_mut(token)) else {
-                    continue;
-                };
-                let ahead = self.serve_batch(link, &mut work);
-                if happened.intersects(EventFlags::ERR | EventFlags::HUP) && is_gone(link) {
-                    tracing::warn!("a link is gone; its clients are not served any more");
-                    epoll::delete(&poll, &*link)?;
-                } else {
-                    // Who sends faster than the network takes answers waits in the receive ring.
-                    let wanted = if ahead { EventFlags::IN } else { EventFlags::OUT };
-                    let before = happened & (EventFlags::IN | EventFlags::OUT);
-                    if before != wanted {
-                        epoll::modify(&poll, &*link, EventData::new_u64(token), wanted)?;
-                    }
-                }
+        }
+    }
+
+    /// Whether everything is answered.
+    fn is_idle(&self) -> bool {
+        self.lane.len() == 0 && self.stations.iter().all(|station| station.gone || !station.is_behind())
+    }
+
+    /// Tells all stations of a disk, or of every disk, so that who waits for it need not wait longer.
+    fn announce(&mut self, disk: Option<Address>) {
+        let target = self.server.target();
+        for Station { link, number, .. } in &mut self.stations {
+            let port = port(*link, *number);
+            let exports =
+                target.exports().iter().filter(|export| disk.is_none_or(|disk| disk == export.address));
+            for announcement in exports.flat_map(|export| export.announcements(&port)) {
+                link.transmit(|out| target.encode(&port, &announcement, out));
             }
         }
     }
 
-    /// Tells everyone on a link that we are there, so that who waits for us after a restart need not wait longer.
-    fn announce(&self, link: &mut impl Link) {
-        let port = port(link);
-        let target = self.target();
-        for answer in target.announcements(&port) {
-            link.transmit(|out| target.encode(&port, &answer, out));
+    /// Answers what was carried out meanwhile.
+    fn collect(&mut self) {
+        self.lane.collect();
+        for disk in self.lane.announcements() {
+            self.announce(Some(disk));
+        }
+        for finished in self.lane.finished() {
+            if let Some(station) = self.stations.get_mut(finished.link) {
+                station.outbox.push_back(finished);
+            }
+        }
+        for station in self.stations.iter_mut().filter(|station| !station.outbox.is_empty()) {
+            station.catch_up(&mut self.lane);
         }
     }
 
-    /// Answers what waits on a link, up to a batch. False when answers wait for the network.
-    fn serve_batch(&self, link: &mut impl Link, work: &mut Vec<Work>) -> bool {
-        let port = port(link);
-        if !link.flush() {
-            return false;
+    fn serve_link(&mut self, number: usize, flags: EventFlags) {
+        let Some(station) = self.stations.get_mut(number) else { return };
+        station.catch_up(&mut self.lane);
+        if self.end.is_none() && !station.is_behind() {
+            station.serve_batch(self.server, &mut self.lane);
         }
-        link.hold();
-        let served = self.served();
-        for _ in 0..BATCH {
-            if !link.receive(|frame| self.take(&served, &port, frame, work)) {
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) && is_gone(station.link) {
+            tracing::warn!("a link is gone; its clients are not served any more");
+            station.gone = true;
+        }
+    }
+}
+
+impl<'l, L: Link + AsFd> Station<'l, L> {
+    fn new(link: &'l mut L, number: usize) -> Self {
+        Station {
+            link,
+            number,
+            outbox: VecDeque::new(),
+            clogged: false,
+            gone: false,
+            interest: EventFlags::IN,
+        }
+    }
+
+    /// Whether answers wait for the network. Who sends faster than that waits in the receive ring.
+    fn is_behind(&self) -> bool {
+        self.clogged || !self.outbox.is_empty()
+    }
+
+    /// Sends the answers that wait, as far as the network takes them.
+    fn catch_up(&mut self, lane: &mut Lane<'_>) {
+        self.link.hold();
+        while let Some(finished) = self.outbox.front() {
+            let mut room = false;
+            self.link.transmit(|out| {
+                room = true;
+                finished.encode(out)
+            });
+            if !room {
                 break;
             }
-            for work in work.drain(..) {
-                self.send(&served, &port, work, link);
+            self.outbox.pop_front().into_iter().for_each(|finished| lane.sent(finished));
+        }
+        self.clogged = !self.link.flush();
+    }
+
+    /// Answers what waits on the link, up to a batch.
+    fn serve_batch(&mut self, server: &Server, lane: &mut Lane<'_>) {
+        self.link.hold();
+        let mut batch = Batch::new(server, lane, port(self.link, self.number), self.number);
+        for _ in 0..BATCH {
+            if !batch.serve_one(self.link) {
+                break;
             }
         }
-        link.flush()
+        drop(batch);
+        lane.submit();
+        self.clogged = !self.link.flush();
     }
 
-    /// Does all that a received frame asks for, except to read.
-    fn take(&self, served: &Disks, port: &Port, frame: &[u8], work: &mut Vec<Work>) {
-        self.stats.frame();
-        self.target().handle_frame(port, frame, |_, step| {
-            work.push(match step {
-                Step::Answer(answer) => Work::Send(answer),
-                Step::Job(job) => match job.operation {
-                    Operation::Read { .. } => match job.detach() {
-                        Ok(read) => Work::Read(read),
-                        Err(job) => Work::Send(job.finish(Err(Fault::Aborted))),
-                    },
-                    _ => {
-                        let result = find(served, &job).and_then(|disk| disk.carry_out(&job));
-                        Work::Send(job.finish(result))
-                    }
-                },
-            });
-        });
-        // Who set something hears of it when that will survive this process.
-        work.retain(|work| !matches!(work, Work::Send(answer) if !self.keeps_settings(answer)));
-    }
-
-    /// Sends an answer; reads into it first where that is to be done.
-    fn send(&self, served: &Disks, port: &Port, work: Work, link: &mut impl Link) {
-        let mut work = Some(work);
-        let fill = |out: &mut [u8]| match work.take()? {
-            Work::Send(answer) => {
-                if answer.is_error() {
-                    self.stats.error();
-                }
-                self.target().encode(port, &answer, out)
-            }
-            Work::Read(job) => {
-                let result = find(served, &job).and_then(|disk| disk.read(&job, out));
-                if result.is_err() {
-                    self.stats.error();
-                }
-                job.finish(result).encode_finished(out)
-            }
+    /// Has epoll look for what this link waits for.
+    fn look_for(&mut self, poll: &OwnedFd, quiet: bool) -> io::Result<()> {
+        let wanted = match (self.is_behind(), quiet) {
+            _ if self.gone => EventFlags::empty(),
+            (true, _) => EventFlags::OUT,
+            (false, true) => EventFlags::empty(),
+            (false, false) => EventFlags::IN,
         };
-        if !link.transmit(fill) {
-            self.stats.unsent();
+        if wanted != self.interest {
+            // Errors are told whatever is asked for, again and again: a link that is gone is left out altogether.
+            match self.gone {
+                true => epoll::delete(poll, &*self.link)?,
+                false => epoll::modify(poll, &*self.link, EventData::new_u64(self.number as u64), wanted)?,
+            }
+            self.interest = wanted;
         }
-    }
-}
-
-type Disks = BTreeMap<Address, Arc<Served>>;
-
-fn find<'s>(served: &'s Disks, job: &Job<'_>) -> Result<&'s Served, Fault> {
-    served.get(&job.address()).map(|served| &**served).ok_or(Fault::Aborted)
-}
-
-impl Served {
-    fn read(&self, job: &Job<'_>, out: &mut [u8]) -> Result<(), Fault> {
-        let (Operation::Read { offset, length }, Some(data)) = (job.operation, job.data(out)) else {
-            return Err(Fault::Aborted);
-        };
-        match &self.source {
-            Source::Shared(image) => image.read(offset, data)?,
-            Source::Overlays(overlays) => overlays.read(job.client(), offset, data)?,
-        }
-        self.stats.read(length);
         Ok(())
-    }
-
-    fn carry_out(&self, job: &Job<'_>) -> Result<(), Fault> {
-        // Reads and flushes make no overlay.
-        let writes = matches!(job.operation, Operation::Write { .. });
-        match &self.source {
-            Source::Shared(image) => self.on(image.backend(), job),
-            Source::Overlays(overlays) if writes => self.on(&*overlays.of_writer(job.client())?, job),
-            Source::Overlays(overlays) => match overlays.of(job.client()) {
-                Some(overlay) => self.on(&*overlay, job),
-                None if matches!(job.operation, Operation::Verify { .. }) => {
-                    self.on(overlays.base().backend(), job)
-                }
-                // Nothing was written.
-                None => Ok(()),
-            },
-        }
-    }
-
-    fn on(&self, image: &dyn Backend, job: &Job<'_>) -> Result<(), Fault> {
-        match job.operation {
-            // Needs a transmit buffer.
-            Operation::Read { .. } => Err(Fault::Aborted),
-            Operation::Write { offset, data, durable } => {
-                self.stats.write(data.len());
-                image.write(offset, data, durable)
-            }
-            Operation::Verify { offset, length } => image.verify(offset, length),
-            Operation::Flush => {
-                self.stats.flush();
-                image.flush()
-            }
-            Operation::Trim(ranges) => ranges.iter().try_for_each(|range| image.trim(range)),
-        }
     }
 }
 
 /// What answers on a link have to say of it. Asked each time, since a link's MTU may change.
-fn port(link: &impl Link) -> Port {
-    Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT }
+fn port(link: &impl Link, number: usize) -> Port {
+    let number = u16::try_from(number).unwrap_or(u16::MAX);
+    Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT, number }
 }
 
 /// Whether a link that has an error still has it after it was told. A tap whose interface was deleted does.
 fn is_gone(link: &impl AsFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut polled = [PollFd::new(link, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+    poll(&mut polled, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
 }

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use kagero_aoe::target::{AddressTaken, Answer, Export, Settings, Target};
-use kagero_aoe::wire::{Address, SECTOR};
+use kagero_aoe::target::{AddressTaken, Admission, Export, Fault, Settings, Target};
+use kagero_aoe::wire::{Address, MacAddress};
 use kagero_devices::storage::Disk;
 
+use crate::engine::{Letter, Mailbox, Workers};
 use crate::settings::Keeper;
 use crate::stats::Stats;
-use crate::{Access, Counters, Error, Image, Overlays};
-
-/// How long the requests that a removed disk still has under way may take.
-const LAST_REQUESTS: Duration = Duration::from_secs(60);
+use crate::{Access, Backend, Counters, Error, Image, Overlays, Place};
 
 /// An AoE target for any number of disks on any number of links. [`serve`](Self::serve) does the work, in one thread or in several; disks may
 /// come and go meanwhile.
@@ -25,10 +22,13 @@ pub struct Server {
     /// What the protocol knows of the disks, and where their bytes are: the same disks in both.
     served: RwLock<BTreeMap<Address, Arc<Served>>>,
     /// What survives a restart. Held while a file is written, which serving waits for only when a client sets something.
-    keeper: Mutex<Keeper>,
+    pub(crate) keeper: Mutex<Keeper>,
     target: Mutex<Target>,
     /// What belongs to no disk, and what was done for disks that were removed.
     pub(crate) stats: Stats,
+    pub(crate) workers: Workers,
+    /// Of the threads that serve.
+    mailboxes: Mutex<Vec<Weak<Mailbox>>>,
 }
 
 /// One disk: its bytes, and what was done with them.
@@ -45,6 +45,62 @@ pub(crate) enum Source {
     Shared(Image),
     /// Each client has its own.
     Overlays(Overlays),
+}
+
+impl Source {
+    /// What a client reads from.
+    pub(crate) fn reader<T>(&self, client: MacAddress, act: impl FnOnce(&dyn Backend) -> T) -> T {
+        match self {
+            Source::Shared(image) => act(image.backend()),
+            Source::Overlays(overlays) => match overlays.of(client) {
+                Some(overlay) => act(&*overlay),
+                None => act(overlays.base().backend()),
+            },
+        }
+    }
+
+    /// Where bytes that a client reads lie as they are, if they do.
+    pub(crate) fn place_to_read(&self, client: MacAddress, offset: u64, length: usize) -> Option<Place> {
+        self.reader(client, |image| image.place_to_read(offset, length))
+    }
+
+    /// Where a client's data may be written as it is, if it may.
+    pub(crate) fn place_to_write(&self, client: MacAddress, offset: u64, data: &[u8]) -> Option<Place> {
+        match self {
+            Source::Shared(image) => image.backend().place_to_write(offset, data),
+            Source::Overlays(overlays) => overlays.of(client)?.place_to_write(offset, data),
+        }
+    }
+
+    /// What a client writes to; made if it is its first write.
+    ///
+    /// # Errors
+    /// Of `act`, or when there is no room for one more overlay.
+    pub(crate) fn writer(
+        &self,
+        client: MacAddress,
+        act: impl FnOnce(&dyn Backend) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match self {
+            Source::Shared(image) => act(image.backend()),
+            Source::Overlays(overlays) => act(&*overlays.of_writer(client)?),
+        }
+    }
+
+    /// What a client has written to before, if anything: nothing else is flushed or trimmed, least of all a base.
+    ///
+    /// # Errors
+    /// Of `act`.
+    pub(crate) fn written(
+        &self,
+        client: MacAddress,
+        act: impl FnOnce(&dyn Backend) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match self {
+            Source::Shared(image) => act(image.backend()),
+            Source::Overlays(overlays) => overlays.of(client).map_or(Ok(()), |overlay| act(&*overlay)),
+        }
+    }
 }
 
 /// One disk as it is now.
@@ -73,19 +129,6 @@ impl Server {
         Self::default()
     }
 
-    /// Keeps what clients set for the disks in `folder`, which must be this server's alone, and finds there what they have set before. Call it
-    /// before the first disk is exported. Without, it is lost with the server.
-    ///
-    /// A client that sets something gets its answer when the file is written; when that can't be done, or is wanted more often than ten times a
-    /// second, it gets none, as if the request had been lost, and asks again.
-    ///
-    /// # Errors
-    /// No such folder, or it is another server's.
-    pub fn keep_settings(&mut self, folder: &Path) -> Result<(), Error> {
-        self.keeper = Mutex::new(Keeper::open(folder)?);
-        Ok(())
-    }
-
     /// Serves the image at `path` as the disk `address`.
     ///
     /// # Errors
@@ -99,8 +142,17 @@ impl Server {
     /// # Errors
     /// When two disks have one address, or the settings that were kept for it are damaged.
     pub fn export_image(&self, address: Address, image: Image) -> Result<(), Error> {
+        self.export_image_to(Admission::default(), address, image)
+    }
+
+    /// As [`export_image`](Self::export_image), for those alone that are admitted. The links given to [`serve`](Self::serve) are counted from 0.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn export_image_to(&self, admission: Admission, address: Address, image: Image) -> Result<(), Error> {
         let mut export = Export::new(address, image.disk(address));
         export.read_only = image.access() == Access::ReadOnly;
+        export.admission = admission;
         self.add(export, Source::Shared(image))
     }
 
@@ -109,14 +161,29 @@ impl Server {
     /// # Errors
     /// As [`export_image`](Self::export_image).
     pub fn export_overlays(&self, address: Address, overlays: Overlays) -> Result<(), Error> {
+        self.export_overlays_to(Admission::default(), address, overlays)
+    }
+
+    /// As [`export_overlays`](Self::export_overlays), for those alone that are admitted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn export_overlays_to(
+        &self,
+        admission: Admission,
+        address: Address,
+        overlays: Overlays,
+    ) -> Result<(), Error> {
         let disk = crate::image::disk(overlays.base().size(), address, Access::ReadWrite);
-        self.add(Export::new(address, disk), Source::Overlays(overlays))
+        let mut export = Export::new(address, disk);
+        export.admission = admission;
+        self.add(export, Source::Overlays(overlays))
     }
 
     fn add(&self, mut export: Export, source: Source) -> Result<(), Error> {
         let address = export.address;
         {
-            let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+            let mut served = self.served_mut();
             if served.contains_key(&address) {
                 return Err(AddressTaken(address).into());
             }
@@ -124,116 +191,26 @@ impl Server {
             self.target().add(export)?;
             served.insert(address, Arc::new(Served { source, stats: Stats::default() }));
         }
-        self.announce_disk(address);
+        self.announce(address);
         Ok(())
     }
 
-    /// Tells the stations on all links that a disk is there, or has changed, so that they look at it again.
-    fn announce_disk(&self, address: Address) {
-        // TODO: hand it to the threads that serve; only they have links.
-        let _ = address;
-    }
-
-    /// Serves the disk `address` no longer. Requests that it has under way are finished, what was written is flushed, and the image is free for
-    /// others when this returns.
-    ///
-    /// # Errors
-    /// When there is no such disk, or its last requests don't end.
-    pub fn remove(&self, address: Address) -> Result<(), Error> {
-        let removed = {
-            let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-            let export = self.target().remove(address);
-            export.inspect(|export| self.keeper().end(address, &export.settings));
-            served.remove(&address)
-        };
-        let mut removed = removed.ok_or(Error::NoExport(address))?;
-        let deadline = Instant::now() + LAST_REQUESTS;
-        loop {
-            removed = match Arc::try_unwrap(removed) {
-                Ok(Served { source, stats }) => {
-                    self.stats.absorb(stats.counters());
-                    return match source {
-                        Source::Shared(image) => image.flush().map_err(|_| Error::NotFlushed(address)),
-                        // Each flushes when it is dropped.
-                        Source::Overlays(_) => Ok(()),
-                    };
-                }
-                Err(shared) if Instant::now() > deadline => {
-                    drop(shared);
-                    return Err(Error::StillBusy(address));
-                }
-                Err(shared) => shared,
-            };
-            std::thread::sleep(Duration::from_millis(1));
+    /// Tells all stations of a disk that is new or has changed, so that who waits for it need not wait longer.
+    pub(crate) fn announce(&self, address: Address) {
+        for mailbox in self.mailboxes().iter().filter_map(Weak::upgrade) {
+            mailbox.post(Letter::Announce(address));
         }
     }
 
-    /// Makes the disk `address`, and a file that holds it, `to` bytes long; without `to`, takes notice of what its file or block device has now.
-    /// Clients are told. Gives the new size in bytes.
-    ///
-    /// # Errors
-    /// There is no such disk; its size can't change; it would become smaller, and it may not `shrink`.
-    pub fn resize(&self, address: Address, to: Option<u64>, shrink: bool) -> Result<u64, Error> {
-        let size = {
-            // No request is carried out meanwhile.
-            let served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-            let disk = served.get(&address).ok_or(Error::NoExport(address))?;
-            let Source::Shared(image) = &disk.source else {
-                let why = "what clients wrote lies over a base of this size";
-                return Err(Error::FixedSize { address, why });
-            };
-            let result = image.resize(address, to, shrink);
-            if let Some(export) = self.target().export_mut(address) {
-                export.resize(image.size() / SECTOR as u64);
-            }
-            result?;
-            image.size()
-        };
-        self.announce_disk(address);
-        Ok(size)
+    /// Adds the mailbox of a thread that serves, for as long as it is kept.
+    pub(crate) fn register(&self, mailbox: &Arc<Mailbox>) {
+        let mut mailboxes = self.mailboxes();
+        mailboxes.retain(|other| other.strong_count() > 0);
+        mailboxes.push(Arc::downgrade(mailbox));
     }
 
-    /// Makes all that was written to any disk survive a loss of power, and keeps all settings: for the end.
-    ///
-    /// # Errors
-    /// For the first disk where that fails.
-    pub fn flush(&self) -> Result<(), Error> {
-        let served = self.served();
-        let mut result = Ok(());
-        for (&address, disk) in served.iter() {
-            let flushed = match &disk.source {
-                Source::Shared(image) => image.flush(),
-                Source::Overlays(overlays) => overlays.flush(),
-            };
-            let kept = self.export_settings(address).is_none_or(|now| self.keeper().write(address, &now));
-            if flushed.is_err() || !kept {
-                result = result.and(Err(Error::NotFlushed(address)));
-            }
-        }
-        result
-    }
-
-    /// Whether an answer may go out. One that confirms what a client has set goes out when that is kept.
-    pub(crate) fn keeps_settings(&self, answer: &Answer) -> bool {
-        if !answer.confirms_settings() {
-            return true;
-        }
-        let mut keeper = self.keeper();
-        let settings = self.export_settings(answer.address());
-        settings.is_none_or(|settings| keeper.keep(answer.address(), &settings))
-    }
-
-    fn export_settings(&self, address: Address) -> Option<Settings> {
-        self.target().export(address).map(|export| export.settings.clone())
-    }
-
-    /// Forgets what clients have set for a disk that was removed; while it is served, nothing happens.
-    ///
-    /// # Errors
-    /// When the file can't be taken away.
-    pub fn forget_settings(&self, address: Address) -> Result<(), Error> {
-        let served = self.served();
-        if served.contains_key(&address) { Ok(()) } else { self.keeper().forget(address) }
+    fn mailboxes(&self) -> MutexGuard<'_, Vec<Weak<Mailbox>>> {
+        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All disks, in the order of their addresses.
@@ -272,7 +249,11 @@ impl Server {
         self.served.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+    pub(crate) fn served_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Address, Arc<Served>>> {
+        self.served.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -103,7 +103,7 @@ impl Server {
         }
         Server {
             target,
-            port: Port { mac: MAC, mtu, buffer_count: 32 },
+            port: Port { number: 0, mac: MAC, mtu, buffer_count: 32 },
             media,
             work: BTreeMap::new(),
             numbered: 0,

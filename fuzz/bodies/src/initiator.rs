@@ -124,7 +124,7 @@ impl Bench {
         let disk = Disk { sectors: SECTORS, serial: "S".into(), model: "M".into(), trim: true };
         let mut target = Target::new();
         assert_eq!(target.add(Export::new(ADDRESS, disk)), Ok(()));
-        let port = Port { mac: SERVER, mtu: 9000, buffer_count: 16 };
+        let port = Port { number: 0, mac: SERVER, mtu: 9000, buffer_count: 16 };
         let mut bench = Bench {
             now: Instant::from_nanos(1_000_000_000),
             initiator: Initiator::new(config),

@@ -12,6 +12,7 @@ mod input;
 mod pci;
 mod platform;
 mod target;
+mod vhdx;
 mod wire;
 
 pub use ide::ide;
@@ -19,4 +20,5 @@ pub use identify::identify;
 pub use initiator::initiator;
 pub use platform::platform;
 pub use target::target;
+pub use vhdx::vhdx;
 pub use wire::wire;

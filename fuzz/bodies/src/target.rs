@@ -1,6 +1,6 @@
 //! The target's core under frames from anyone.
 
-use kagero_aoe::target::{Answer, Export, Fault, Job, Operation, Port, Settings, Step, Target};
+use kagero_aoe::target::{Admission, Answer, Export, Fault, Job, Operation, Port, Settings, Step, Target};
 use kagero_aoe::wire::{Address, Frame, MAX_CONFIG_STRING, MIN_FRAME, MacAddress, SECTOR};
 use kagero_devices::storage::Disk;
 
@@ -11,6 +11,9 @@ const SHELF: u16 = 7;
 
 /// Sectors of the disks, at 7.0 and so on. The second may not be written to, the third can't trim.
 const SIZES: [u64; 3] = [1000, 20, 1 << 40];
+
+/// Who may reach the third disk.
+const ADMITTED: [MacAddress; 2] = [MacAddress([2, 0, 0, 0, 0, 0]), MacAddress([2, 0, 0, 0, 0, 1])];
 
 /// `data` is a list of frames, and of what becomes of the jobs that they lead to.
 pub fn target(data: &[u8]) {
@@ -49,9 +52,12 @@ impl Bench {
             let disk = Disk { sectors, serial: "S".into(), model: "M".into(), trim: slot != 2 };
             let mut export = Export::new(Address { shelf: SHELF, slot }, disk);
             export.read_only = slot == 1;
+            if slot == 2 {
+                export.admission = Admission::default().only_stations(ADMITTED);
+            }
             assert_eq!(target.add(export), Ok(()));
         }
-        Bench { target, port: Port { mac: SERVER, mtu, buffer_count: 16 }, held: Vec::new() }
+        Bench { target, port: Port { number: 0, mac: SERVER, mtu, buffer_count: 16 }, held: Vec::new() }
     }
 
     fn send(&mut self, frame: &[u8], input: &mut Input<'_>) {
@@ -116,6 +122,7 @@ impl Bench {
         let Frame { header, argument } = Frame::parse(frame).expect("a frame");
         assert_eq!((header.tag, header.destination, header.source), (tag, to, SERVER));
         assert!(header.response && header.version == 1 && header.address.shelf == SHELF);
+        assert!(header.address.slot != 2 || ADMITTED.contains(&to), "an answer to a stranger");
         assert!(data.is_empty() || &argument[12..12 + data.len()] == data, "the data of a read");
         assert!(header.error.is_none() || answer.is_error());
     }

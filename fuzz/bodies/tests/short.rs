@@ -49,6 +49,11 @@ fn wire() {
 }
 
 #[test]
+fn vhdx() {
+    run(kagero_fuzz::vhdx, 2_000, 60);
+}
+
+#[test]
 fn identify() {
     run(kagero_fuzz::identify, 20_000, 512);
 }

@@ -1,5 +1,8 @@
 //! Measures the AoE target beside vblade, and what the machine itself can do: `cargo xtask bench --help`.
 
+mod contender;
+mod done;
+mod fio;
 mod limits;
 mod load;
 mod null;
@@ -48,10 +51,7 @@ fn run() -> Result<()> {
     match Arguments::parse().task {
         Task::Target(options) => target::run(&options),
         Task::Limits(options) => limits::run(&options),
-        Task::Load(options) => {
-            println!("{}", serde_json::to_string(&load::run(&options)?)?);
-            Ok(())
-        }
+        Task::Load(options) => load::run(&options),
         Task::Null(options) => null::run(&options),
     }
 }

@@ -13,7 +13,8 @@ const PANELS: [(&str, Metric); 4] = [
     ("random", Metric::CpuMicrosecondsPerFrame),
 ];
 
-const SERVERS: [(&str, RGBColor); 3] = [("vblade", RED), ("kagero", BLUE), ("null", BLACK)];
+const SERVERS: [(&str, RGBColor); 5] =
+    [("vblade", RED), ("kagero", BLUE), ("kagero-one", CYAN), ("fio", GREEN), ("null", BLACK)];
 
 /// Draws the cases of one group.
 pub(crate) fn plot(group: &str, cases: &[&Case], file: &Path) -> Result<()> {
@@ -96,12 +97,12 @@ mod tests {
     fn a_plot_shows_every_server_that_was_measured() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("plot.svg");
-        let values = BTreeMap::from([(Metric::MegabytesPerSecond, vec![1.0, 2.0, 3.0])]);
+        let values = BTreeMap::from([(Metric::MegabytesPerSecond, vec![vec![1.0], vec![2.0], vec![3.0]])]);
         let case = Case {
             group: "a group".into(),
             pattern: "sequential".into(),
             window: 16,
-            rounds: [("vblade", values.clone()), ("kagero", values)].into(),
+            values: [("vblade".into(), values.clone()), ("kagero".into(), values)].into(),
             ..Case::default()
         };
         plot("a group", &[&case.finish()], &file).unwrap();

@@ -25,12 +25,14 @@ impl Sample {
         Some(Sample { median, min, max })
     }
 
-    /// How `ours` compares with `theirs`, pair by pair: each pair was measured one right after the other, so what disturbed
-    /// the machine for a while disturbed both.
-    pub(crate) fn of_ratios(ours: &[f64], theirs: &[f64]) -> Option<Sample> {
-        Sample::of(
-            ours.iter().zip(theirs).filter(|(_, theirs)| **theirs > 0.0).map(|(ours, theirs)| ours / theirs),
-        )
+    /// How `ours` compares with `theirs`, by round. Each pair of slices was measured one right after the other, so what disturbed
+    /// the machine for a while disturbed both: a round's ratio is the median of its pairs' ratios.
+    pub(crate) fn of_rounds(ours: &[Vec<f64>], theirs: &[Vec<f64>]) -> Option<Sample> {
+        let round = |(ours, theirs): (&Vec<f64>, &Vec<f64>)| {
+            let pairs = ours.iter().zip(theirs).filter(|(_, theirs)| **theirs > 0.0);
+            Sample::of(pairs.map(|(ours, theirs)| ours / theirs)).map(|sample| sample.median)
+        };
+        Sample::of(ours.iter().zip(theirs).filter_map(round))
     }
 
     /// `12.3 (11.9..12.8)`, with so many decimal places.
@@ -61,9 +63,11 @@ mod tests {
 
     #[test]
     fn ratios_are_of_pairs_not_of_medians() {
-        let ratio = Sample::of_ratios(&[10.0, 2.0, 30.0], &[5.0, 1.0, 10.0]).unwrap();
-        assert_eq!(ratio, Sample { median: 2.0, min: 2.0, max: 3.0 });
-        assert_eq!(Sample::of_ratios(&[1.0], &[0.0]), None);
+        let ours = [vec![10.0, 2.0, 30.0], vec![8.0], vec![1.0]];
+        let theirs = [vec![5.0, 1.0, 10.0], vec![2.0], vec![0.0]];
+        let ratio = Sample::of_rounds(&ours, &theirs).unwrap();
+        assert_eq!(ratio, Sample { median: 3.0, min: 2.0, max: 4.0 });
+        assert_eq!(Sample::of_rounds(&[vec![1.0]], &[vec![0.0]]), None);
     }
 
     #[test]

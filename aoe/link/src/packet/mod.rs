@@ -29,19 +29,22 @@ pub struct Options {
     pub receive_slots: usize,
     /// Transmit buffers.
     pub transmit_slots: usize,
+    /// Frames for other stations are taken as well, and the interface is asked to let them through: for one that plays many
+    /// stations.
+    pub promiscuous: bool,
 }
 
 impl Default for Options {
-    /// 1,024 and 128: about 10 MB with jumbo frames.
+    /// 1,024 and 128: about 10 MB with jumbo frames; not promiscuous.
     fn default() -> Self {
-        Options { receive_slots: 1_024, transmit_slots: 128 }
+        Options { receive_slots: 1_024, transmit_slots: 128, promiscuous: false }
     }
 }
 
 /// AoE frames to and from one Ethernet interface.
 ///
-/// The interface may go down and come up again: frames sent meanwhile are lost, and then it goes on. Frames for another station, seen on an
-/// interface in promiscuous mode, and frames of a VLAN are passed over.
+/// The interface may go down and come up again: frames sent meanwhile are lost, and then it goes on. Frames of a VLAN are passed over, and
+/// so are frames for another station, seen on an interface that somebody made promiscuous, unless [`Options::promiscuous`] asks for them.
 #[derive(Debug)]
 pub struct PacketLink {
     // The ring is unmapped before its socket closes.
@@ -49,6 +52,7 @@ pub struct PacketLink {
     socket: OwnedFd,
     interface: Interface,
     backlog: Backlog,
+    promiscuous: bool,
     held: bool,
     /// A frame has come since the ring was last found empty.
     busy: bool,
@@ -84,16 +88,13 @@ impl PacketLink {
             let _ = sockopt::set_socket_send_buffer_size(&socket, room);
         }
         sys::bind_packet(&socket, interface.index, AOE).map_err(kernel("bind to it"))?;
+        if options.promiscuous {
+            sys::join_promiscuous(&socket, interface.index).map_err(kernel("make it promiscuous"))?;
+        }
         let backlog = Backlog::new(options.transmit_slots.max(1), LONGEST);
-        Ok(PacketLink {
-            ring,
-            socket,
-            interface,
-            backlog,
-            held: false,
-            busy: false,
-            counters: Counters::default(),
-        })
+        let promiscuous = options.promiscuous;
+        let counters = Counters::default();
+        Ok(PacketLink { ring, socket, interface, backlog, promiscuous, held: false, busy: false, counters })
     }
 
     /// The interface as it was when the link was opened.
@@ -128,8 +129,13 @@ impl PacketLink {
 }
 
 /// Whether a frame from the ring is one for us, and whole.
-fn is_ours(received: &Received<'_>) -> bool {
-    let kind = matches!(received.kind, libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST);
+fn is_ours(received: &Received<'_>, promiscuous: bool) -> bool {
+    let kind = match received.kind {
+        libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST => true,
+        libc::PACKET_OTHERHOST => promiscuous,
+        // Our own, on kernels that return them.
+        _ => false,
+    };
     // VLAN 0 is a priority tag without a VLAN (802.1Q 9.6).
     let untagged = received.vlan.is_none_or(|vlan| vlan == 0);
     kind && untagged && received.frame.len() == received.wire_len
@@ -139,9 +145,10 @@ impl Link for PacketLink {
     fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {
         let mut take = Some(take);
         // Bounded by the ring, which others fill: foreign frames must not hold us here.
+        let promiscuous = self.promiscuous;
         for _ in 0..64 {
             let taken = self.ring.receive(|received| {
-                let take = is_ours(&received).then(|| take.take()).flatten();
+                let take = is_ours(&received, promiscuous).then(|| take.take()).flatten();
                 take.map(|take| take(received.frame)).is_some()
             });
             match taken {

@@ -96,12 +96,4 @@ impl Overlays {
             }
         }
     }
-
-    /// What is to be read for a client.
-    pub(crate) fn read(&self, client: MacAddress, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        match self.of(client) {
-            Some(overlay) => overlay.read(offset, out),
-            None => self.base.read(offset, out),
-        }
-    }
 }

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::backend::{Backend, after};
 use crate::file::ImageFile;
 use crate::raw::Raw;
-use crate::{Error, Image};
+use crate::{Error, Image, Place};
 pub(crate) use layout::MAGIC;
 use layout::{CLUSTER, Journal, Layout, PAGE, PAGE_ENTRIES, RECORDS, Record};
 
@@ -234,6 +234,18 @@ impl Backend for Overlay {
             .map_err(|fault| after(at, fault))?;
         }
         Ok(())
+    }
+
+    fn place_to_read(&self, offset: u64, length: usize) -> Option<Place> {
+        let (cluster, within) = (offset / CLUSTER, offset % CLUSTER);
+        if within + length as u64 > CLUSTER {
+            return None;
+        }
+        let place = self.state().place(cluster);
+        match place {
+            0 => self.base.backend().place_to_read(offset, length),
+            place => self.raw.place_to_read(place + within, length),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {

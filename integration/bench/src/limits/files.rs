@@ -1,6 +1,6 @@
 //! Reads from the page cache and from the disk.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use io_uring::{IoUring, opcode, types::Fd};
 use rustix::io::ReadWriteFlags;
 use std::fs::{File, OpenOptions};
@@ -8,8 +8,10 @@ use std::io::{IoSliceMut, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
+
+use crate::fio::Job;
+use crate::load::Pattern;
 
 use super::sys::PageBuffers;
 use super::{Measure, Options, Rate, Row, Stopwatch, rounds};
@@ -105,22 +107,8 @@ fn uring(file: &File, depth: usize, time: Duration) -> Result<Rate> {
 
 /// What fio reads from the same file.
 fn fio(path: &Path, direct: bool, depth: usize, time: Duration) -> Result<Rate> {
-    let mut command = Command::new("fio");
-    command.args(["--name=limits", "--rw=randread", "--bs=4k", "--ioengine=io_uring", "--time_based"]);
-    command.args([
-        "--readonly",
-        "--invalidate=0",
-        "--output-format=json",
-        &format!("--filename={}", path.display()),
-    ]);
-    command.args([&format!("--iodepth={depth}"), &format!("--direct={}", u8::from(direct))]);
-    let output = command.arg(format!("--runtime={}ms", time.as_millis())).output().context("fio")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let job = &report["jobs"][0];
-    let number = |value: &serde_json::Value| value.as_f64().context("fio's report lacks a figure");
-    let per_second = number(&job["read"]["iops"])?;
-    // Percent of one processor.
-    let cpu = (number(&job["usr_cpu"])? + number(&job["sys_cpu"])?) / 100.0;
-    Ok(Rate { per_second, cpu_nanoseconds: cpu * 1e9 / per_second })
+    let (outcome, cpu) =
+        crate::fio::fio(path, Job { pattern: Pattern::Random, direct, block: BLOCK, depth, time })?;
+    let operations = outcome.operations as f64;
+    Ok(Rate { per_second: operations / outcome.seconds, cpu_nanoseconds: cpu * 1e9 / operations })
 }

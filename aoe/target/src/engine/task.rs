@@ -1,0 +1,68 @@
+//! One request that is under way.
+
+use std::sync::Arc;
+
+use kagero_aoe::target::{Fault, Operation, Pending, Range};
+
+use super::buffer::{Buffer, Buffers};
+use crate::server::Served;
+
+/// A request with all that it takes to carry it out and to answer it, wherever that happens.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) served: Arc<Served>,
+    pub(crate) pending: Pending,
+    pub(crate) work: Work,
+    /// The number of the link that the answer goes to.
+    pub(crate) link: usize,
+}
+
+/// An [`Operation`] with data of its own.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Read { offset: u64, data: Buffer },
+    Write { offset: u64, data: Buffer, durable: bool },
+    Verify { offset: u64, length: usize },
+    Flush,
+    Trim(Vec<Range>),
+}
+
+impl Work {
+    pub(super) fn new(operation: Operation<'_>, buffers: &mut Buffers) -> Self {
+        match operation {
+            Operation::Read { offset, length } => Work::Read { offset, data: buffers.take(length) },
+            Operation::Write { offset, data, durable } => {
+                Work::Write { offset, data: buffers.copy(data), durable }
+            }
+            Operation::Verify { offset, length } => Work::Verify { offset, length },
+            Operation::Flush => Work::Flush,
+            Operation::Trim(ranges) => Work::Trim(ranges.iter().collect()),
+        }
+    }
+
+    pub(super) fn into_buffer(self) -> Option<Buffer> {
+        match self {
+            Work::Read { data, .. } | Work::Write { data, .. } => Some(data),
+            Work::Verify { .. } | Work::Flush | Work::Trim(_) => None,
+        }
+    }
+}
+
+impl Task {
+    /// Does it here and now, however long it takes.
+    pub(crate) fn carry_out(&mut self) -> Result<(), Fault> {
+        let source = &self.served.source;
+        let client = self.pending.client();
+        match &mut self.work {
+            Work::Read { offset, data } => source.reader(client, |image| image.read(*offset, data)),
+            Work::Write { offset, data, durable } => {
+                source.writer(client, |image| image.write(*offset, data, *durable))
+            }
+            Work::Verify { offset, length } => source.reader(client, |image| image.verify(*offset, *length)),
+            Work::Flush => source.written(client, |image| image.flush()),
+            Work::Trim(ranges) => {
+                source.written(client, |image| ranges.iter().try_for_each(|&range| image.trim(range)))
+            }
+        }
+    }
+}
