@@ -137,6 +137,8 @@ fn help_and_version_go_to_standard_output() {
         (&["discover", "--help"], "--json"),
         (&["target", "--help"], "kagero target add 7.3=debian.img,read-only"),
         (&["target", "resize", "--help"], "--shrink"),
+        (&["image", "--help"], "image rebase"),
+        (&["image", "commit", "--help"], "--force"),
     ] {
         let help = kagero(arguments);
         assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));

@@ -11,8 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use kagero_integration::network::Namespace;
+use kagero_target::{Access, Identity, Image, Overlay};
 
 /// Every file that a run can be told to write.
 const OUTPUTS: [(&str, &str); 5] = [
@@ -243,6 +245,40 @@ fn an_image_in_use_by_another_writer() {
     place.refused(place.run(&["--disk", "a.img", "--firmware", "bios.bin"]), &line);
     place.refused(place.run(&["--disk", "a.img,read-only", "--firmware", "bios.bin"]), &line);
     place.refused(place.kagero(&["serve", "--interface", "near", "7.2=a.img", "--pcap", "run.pcap"]), &line);
+}
+
+#[test]
+fn overlays_that_can_not_be_used() {
+    if !root() {
+        return;
+    }
+    let place = Place::with_cable(1500);
+    let serve =
+        || place.kagero(&["serve", "--interface", "near", "7.1=a.img,overlay=over", "--pcap", "run.pcap"]);
+    place.refused(serve(), "no folder over for overlays: make it with `mkdir`");
+
+    fs::create_dir(place.path("over")).unwrap();
+    let base = Arc::new(Image::open(&place.path("a.img"), Access::ReadOnly).unwrap());
+    let overlay = place.path("over/02:00:00:00:00:01.overlay");
+    let identity = Identity::of(&base).unwrap();
+    drop(Overlay::create(&overlay, Arc::clone(&base), &identity).unwrap());
+    drop(base);
+    fs::write(place.path("a.img"), vec![1; 1 << 20]).unwrap();
+    place.refused(
+        serve(),
+        "overlay over/02:00:00:00:00:01.overlay was made over another state of a.img (its contents differs): \
+         bring that back, or take the overlay away",
+    );
+    // One that is damaged stops its own client alone.
+    fs::write(&overlay, "KAGEROVL").unwrap();
+    let mut child = serve().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("serving on ")));
+    child.kill().unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    let line = "client 02:00:00:00:00:01 gets nothing but errors: overlay over/02:00:00:00:00:01.overlay is damaged: \
+                it is too short; take it away, and the client begins anew from the base\n";
+    assert!(said.ends_with(line) && said.lines().count() == 1, "{said}");
 }
 
 /// Every command that uses an interface refuses it with `line`.

@@ -1,6 +1,7 @@
 //! The command line: flags and configuration files become what `config` describes, and what comes of it becomes an exit code.
 
 mod discover;
+mod image;
 mod run;
 mod serve;
 mod target;
@@ -16,6 +17,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 pub use discover::DiscoverOptions;
+pub use image::ImageOptions;
 pub use run::RunOptions;
 pub use serve::ServeOptions;
 pub use target::{TargetCommand, TargetOptions};
@@ -50,6 +52,9 @@ enum Command {
     /// List the AoE targets on a network
     #[command(after_help = discover::EXAMPLES)]
     Discover(DiscoverOptions),
+    /// Look at disk images; move what overlays hold
+    #[command(after_help = image::EXAMPLES)]
+    Image(ImageOptions),
 }
 
 const EXAMPLES: &str = "\
@@ -80,6 +85,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(options) => options.execute(cli.verbose, cli.quiet),
         Command::Target(options) => options.execute(cli.verbose, cli.quiet),
         Command::Discover(options) => options.execute(cli.verbose, cli.quiet),
+        Command::Image(options) => options.execute(cli.verbose, cli.quiet),
     };
     result.unwrap_or_else(|error| complain(&error))
 }

@@ -372,6 +372,13 @@ fn the_documentation_names_every_flag() {
             assert!(page.contains(&format!("--{flag}")), "--{flag} of {command}");
         }
     }
+    let cli = Cli::command();
+    for command in cli.find_subcommand("image").unwrap().get_subcommands() {
+        assert!(page.contains(&format!("kagero image {}", command.get_name())), "{}", command.get_name());
+        for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|&flag| flag != "help") {
+            assert!(page.contains(&format!("--{flag}")), "--{flag} of image {}", command.get_name());
+        }
+    }
 }
 
 /// The examples are complete: they differ from what is refused only in files that are not there.

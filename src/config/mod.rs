@@ -8,6 +8,7 @@ mod check;
 mod disk;
 mod fault;
 pub mod file;
+mod image;
 pub(crate) mod keyed;
 mod outputs;
 pub(crate) mod places;
@@ -17,6 +18,7 @@ mod units;
 
 pub use disk::{Disk, DiskOption, MAX_DISKS, Source, SourceOption};
 pub use fault::Faults;
+pub use image::NamedImage;
 pub use kagero_aoe::wire::Address;
 pub(crate) use outputs::numbered;
 pub use places::{Listen, Place};

@@ -8,7 +8,8 @@ use kagero_aoe::link::Link;
 use kagero_aoe::simulation::{Faults, Tally};
 
 use crate::capture::Writer;
-use crate::{Captured, Counters, Error, Faulty, MemoryLink, PacketLink, TapLink, packet};
+use crate::pages::Pages;
+use crate::{Captured, Counters, Error, Faulty, MemoryLink, PacketLink, PageLink, TapLink, packet};
 
 /// What carries the frames in the end.
 #[derive(Debug)]
@@ -193,6 +194,17 @@ impl Link for AnyLink {
 
     fn mac(&self) -> [u8; 6] {
         way!(&self.path, link => link.mac())
+    }
+}
+
+impl PageLink for AnyLink {
+    /// Only from a bare interface: whoever looks at frames on their way must see all of them.
+    fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Pages) -> bool {
+        let Way::Plain(link) = &mut self.path else { return false };
+        match link.uncaptured() {
+            Some(Carrier::Packet(link)) => link.transmit_pages(fill, pages),
+            _ => false,
+        }
     }
 }
 

@@ -90,6 +90,11 @@ impl<L> Captured<L> {
         self.writer = Some(writer);
     }
 
+    /// The link itself, when nothing is captured.
+    pub(crate) fn uncaptured(&mut self) -> Option<&mut L> {
+        self.writer.is_none().then_some(&mut self.link)
+    }
+
     /// The link itself.
     pub fn link(&mut self) -> &mut L {
         &mut self.link

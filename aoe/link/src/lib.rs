@@ -3,6 +3,8 @@
 //! Every link implements [`kagero_aoe::link::Link`] and [`AsFd`](std::os::fd::AsFd): its file descriptor is readable while frames wait, until
 //! [`receive`](kagero_aoe::link::Link::receive) has returned false.
 
+use kagero_aoe::link::Link;
+
 pub mod any;
 pub mod capture;
 pub mod error;
@@ -10,6 +12,7 @@ pub mod faulty;
 pub mod interface;
 pub mod memory;
 pub mod packet;
+pub mod pages;
 pub mod tap;
 
 mod sys;
@@ -22,6 +25,16 @@ pub use interface::Interface;
 pub use memory::MemoryLink;
 pub use packet::PacketLink;
 pub use tap::TapLink;
+
+/// A link that may take data from a file's mapped pages, which spares the copy in between.
+pub trait PageLink: Link {
+    /// As [`transmit`](Link::transmit), for a frame that `fill` writes the beginning of (36 bytes and more), and that ends with `pages`. Whether
+    /// it was sent.
+    fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: pages::Pages) -> bool {
+        let _ = (fill, pages);
+        false
+    }
+}
 
 /// The shortest Ethernet frame without its checksum: what is shorter is padded with zeros before it goes to a network.
 ///

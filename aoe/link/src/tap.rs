@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::interface::LEAST_MTU;
 use crate::sys::{self, Name};
-use crate::{Counters, ETHERNET_HEADER, Error, Interface};
+use crate::{Counters, ETHERNET_HEADER, Error, Interface, PageLink};
 
 /// Frames through a tap interface, made by this process or attached to if it is a persistent one. A tap of our own making is gone
 /// when the link is dropped.
@@ -74,6 +74,8 @@ impl TapLink {
         self.counters
     }
 }
+
+impl PageLink for TapLink {}
 
 impl Link for TapLink {
     fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {

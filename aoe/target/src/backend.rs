@@ -36,6 +36,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Nobody has asked for anything for a while: gives back what only makes things faster.
+    fn rest(&self) {}
+
     /// Makes every write that is done survive a loss of power.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLockReadGuard};
 use kagero_aoe::link::Link;
 use kagero_aoe::target::{Answer, Fault, Job, Operation, Port, Step};
 use kagero_aoe::wire::Address;
+use kagero_link::PageLink;
 
 use crate::Server;
 use crate::engine::{Lane, at_once};
@@ -35,7 +36,7 @@ impl<'b, 's> Batch<'b, 's> {
     }
 
     /// Serves one frame; false when there is none, or no more should be taken in now.
-    pub(crate) fn serve_one(&mut self, link: &mut impl Link) -> bool {
+    pub(crate) fn serve_one(&mut self, link: &mut impl PageLink) -> bool {
         if self.lane.is_full() || !link.receive(|frame| self.take(frame)) {
             return false;
         }
@@ -85,7 +86,7 @@ impl<'b, 's> Batch<'b, 's> {
         let is_read = matches!(job.operation, Operation::Read { .. });
         if self.lane.must_wait(&job) {
             self.lane.begin(served, job, self.link);
-        } else if !is_read && at_once(served, &job, &mut []) {
+        } else if !is_read && at_once(served, &job) {
             self.replies.push(Reply::Answer(job.finish(Ok(()))));
         } else {
             match job.detach() {
@@ -105,16 +106,26 @@ impl<'b, 's> Batch<'b, 's> {
     }
 
     /// Reads into the transmit buffer, or begins to read elsewhere.
-    fn read(&mut self, link: &mut impl Link, job: Job<'static>) {
+    fn read(&mut self, link: &mut impl PageLink, job: Job<'static>) {
         let Some(served) = self.served.get(&job.address()) else { return };
+        let Operation::Read { offset, length } = job.operation else { return };
+        let place = served.source.place_to_read(job.client(), offset, length);
         let mut job = Some(job);
-        link.transmit(|out| {
-            let job = job.take_if(|job| at_once(served, job, out))?;
-            if let Operation::Read { length, .. } = job.operation {
+        if let Some(place) = place {
+            let finish = |job: Job<'_>, out: &mut [u8]| {
                 served.stats.read(length);
+                job.finish(Ok(())).encode_finished(out)
+            };
+            let sent = place.pages(length).is_some_and(|pages| {
+                link.transmit_pages(|out| Some(finish(job.take()?, out)? - length), pages)
+            });
+            if !sent {
+                link.transmit(|out| {
+                    let job = job.take_if(|job| job.data(out).is_some_and(|data| place.read_now(data)))?;
+                    finish(job, out)
+                });
             }
-            job.finish(Ok(())).encode_finished(out)
-        });
+        }
         if let Some(job) = job {
             self.lane.begin(served, job, self.link);
         }

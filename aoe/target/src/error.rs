@@ -99,6 +99,57 @@ pub enum Error {
         /// What differs.
         what: &'static str,
     },
+    /// A commit was killed on its way.
+    #[error(
+        "overlay {0} was being committed into its base, and that did not end: run the same `kagero image commit` again"
+    )]
+    OverlayCommitting(PathBuf),
+    /// Other overlays would mean nothing after a commit.
+    #[error(
+        "overlay {path} is not the only one over this base: {other}{} would mean nothing afterwards; commit into a copy (`cp -p`) and rebase the others onto it, or add --force", and_more(*.more)
+    )]
+    OverlayNotAlone {
+        /// The overlay.
+        path: PathBuf,
+        /// Another.
+        other: PathBuf,
+        /// And so many besides.
+        more: usize,
+    },
+    /// A base of another size.
+    #[error(
+        "overlay {path} is of a disk with {size} bytes, and {base} has {other}: name a base of the same size"
+    )]
+    OverlaySize {
+        /// The overlay.
+        path: PathBuf,
+        /// Its disk's size in bytes.
+        size: u64,
+        /// The base.
+        base: PathBuf,
+        /// The base's.
+        other: u64,
+    },
+    /// A commit would make a raw base look like something else.
+    #[error(
+        "the disk of overlay {path} begins like a {format} image, and its base would, too: add format=raw to the base's name if that is meant"
+    )]
+    OverlayBeginsLike {
+        /// The overlay.
+        path: PathBuf,
+        /// What it looks like.
+        format: String,
+    },
+    /// Only a raw image can be written to.
+    #[error(
+        "disk image {path} is no raw image ({format}), and a commit can write to no other: convert it with `qemu-img convert -O raw`, and rebase the overlay onto that"
+    )]
+    NotRawBase {
+        /// The base.
+        path: PathBuf,
+        /// Its format.
+        format: String,
+    },
     /// There is nowhere to keep overlays.
     #[error("no folder {0} for overlays: make it with `mkdir`")]
     NoFolder(PathBuf),
@@ -241,4 +292,8 @@ pub enum Error {
 
 fn by(holder: &Option<String>) -> String {
     holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more)") }
 }

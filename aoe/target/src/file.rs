@@ -6,8 +6,10 @@ use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kagero_aoe::wire::SECTOR;
+use kagero_link::pages::Mapping;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::engine::Buffer;
@@ -21,6 +23,8 @@ pub(crate) struct ImageFile {
     path: PathBuf,
     size: u64,
     cache: Cache,
+    /// Its pages, for answers to be made of.
+    mapping: Option<Arc<Mapping>>,
     /// The same file past the page cache.
     direct: Option<File>,
 }
@@ -80,7 +84,11 @@ impl ImageFile {
             }
         }
         let cache = Cache::of(&file);
-        Ok(ImageFile { file, path: path.into(), size, cache, direct: None })
+        let mapping = match cache {
+            Cache::NoWait | Cache::Memory => Mapping::new(&file, size).ok().map(Arc::new),
+            Cache::Unknown | Cache::Bypassed => None,
+        };
+        Ok(ImageFile { file, path: path.into(), size, cache, mapping, direct: None })
     }
 
     /// Lets [`for_requests`](Self::for_requests) go past the page cache.
@@ -100,10 +108,15 @@ impl ImageFile {
             }
             Err(error) => Err(self.kernel("read it", error)),
             Ok(_) => {
-                (self.cache, self.direct) = (Cache::Bypassed, Some(direct));
+                (self.cache, self.mapping, self.direct) = (Cache::Bypassed, None, Some(direct));
                 Ok(())
             }
         }
+    }
+
+    /// Its pages as they were when it was opened, if they may be used.
+    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
+        self.mapping.as_ref()
     }
 
     /// What requests for a [`Place`](crate::Place) in this file use.
@@ -168,7 +181,8 @@ impl Cache {
     }
 }
 
-fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
+/// Why a file can't be opened to `how`.
+pub(crate) fn refused(path: &Path, error: io::Error, how: &'static str) -> Error {
     let path = path.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => Error::NoImage(path),

@@ -57,6 +57,17 @@ pub(crate) enum Signature {
     Overlay,
 }
 
+impl Signature {
+    /// What people call it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Known(format) => format.to_string(),
+            Self::Other(name) => name.into(),
+            Self::Overlay => "overlay".into(),
+        }
+    }
+}
+
 /// Enough of a file to know its format.
 pub(crate) const SIGNATURE: usize = 8;
 

@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod format;
 mod image;
+mod info;
 mod lock;
 mod overlay;
 mod place;
@@ -35,7 +36,10 @@ pub use backend::Backend;
 pub use error::Error;
 pub use format::{Format, UnknownFormat, looks_raw};
 pub use image::{Access, Image};
-pub use overlay::{Identity, Overlay, Overlays};
+pub use info::{Below, Info, Why, info};
+pub use overlay::{
+    Committed, Identity, Left, OldBase, Overlay, OverlayInfo, Overlays, Rebased, commit, rebase,
+};
 pub use place::Place;
 pub use server::{Server, Status};
 pub use settings::{ConfigString, StoredSettings};

@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
+use kagero_link::pages::Pages;
 use rustix::io::ReadWriteFlags;
 
 use crate::file::{Cache, ImageFile};
@@ -26,7 +27,16 @@ impl Place {
         };
         let length = out.len();
         let read = rustix::io::preadv2(self.file.for_requests(), &mut [IoSliceMut::new(out)], self.at, flags);
-        read == Ok(length)
+        let cached = read == Ok(length);
+        if let Some(mapping) = self.file.mapping() {
+            mapping.note(cached);
+        }
+        cached
+    }
+
+    /// The bytes themselves, if they are expected in the page cache.
+    pub(crate) fn pages(&self, length: usize) -> Option<Pages> {
+        self.file.mapping()?.pages(self.at, length)
     }
 
     /// Writes all of `data` to the page cache. False leaves some of it written.

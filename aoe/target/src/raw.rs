@@ -106,6 +106,12 @@ impl Backend for Raw {
         (!self.is_refused(offset, data)).then_some(Place { file: Arc::clone(&self.file), at: offset })
     }
 
+    fn rest(&self) {
+        if let Some(mapping) = self.file.mapping() {
+            mapping.release();
+        }
+    }
+
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {
         if durable && self.lossy.load(Ordering::Relaxed) {
             return Err(Fault::Aborted);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kagero_aoe::link::Link;
 use kagero_aoe::target::Port;
 use kagero_aoe::wire::{Address, MacAddress};
+use kagero_link::PageLink;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,9 @@ const BUFFER_COUNT: u16 = 64;
 /// How long requests that are under way at the end may take.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
+/// After so long without a frame, memory is given back that only makes things faster.
+const REST: Duration = Duration::from_secs(2);
+
 /// The epoll token of the stop event; links are counted from 0.
 const STOP: u64 = u64::MAX;
 /// That of what the lane waits for.
@@ -39,7 +43,7 @@ impl Server {
     ///
     /// # Errors
     /// Only when the kernel refuses to wait for events.
-    pub fn serve<L: Link + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
+    pub fn serve<L: PageLink + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&poll, stop, EventData::new_u64(STOP), EventFlags::IN)?;
         let lane = Lane::new(self)?;
@@ -79,17 +83,23 @@ struct Station<'l, L> {
     interest: EventFlags,
 }
 
-impl<L: Link + AsFd> Session<'_, '_, L> {
+impl<L: PageLink + AsFd> Session<'_, '_, L> {
     fn run(mut self, stop: &impl AsFd) -> io::Result<()> {
         self.announce(None);
         let mut events = Vec::with_capacity(16);
+        let mut busy = false;
         loop {
             events.clear();
-            let left = self.end.map(|end| timespec(end.saturating_duration_since(Instant::now())));
-            match epoll::wait(&self.poll, spare_capacity(&mut events), left.as_ref()) {
+            let at_most = match self.end {
+                Some(end) => Some(end.saturating_duration_since(Instant::now())),
+                None => busy.then_some(REST),
+            };
+            match epoll::wait(&self.poll, spare_capacity(&mut events), at_most.map(timespec).as_ref()) {
+                Ok(0) if busy => self.server.rest(),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+            busy = !events.is_empty();
             for &Event { flags, data } in &events {
                 match data.u64() {
                     STOP => {
@@ -159,7 +169,7 @@ impl<L: Link + AsFd> Session<'_, '_, L> {
     }
 }
 
-impl<'l, L: Link + AsFd> Station<'l, L> {
+impl<'l, L: PageLink + AsFd> Station<'l, L> {
     fn new(link: &'l mut L, number: usize) -> Self {
         Station {
             link,

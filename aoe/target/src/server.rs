@@ -72,6 +72,22 @@ impl Source {
         }
     }
 
+    /// As [`Backend::flush`], for all clients.
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
+        match self {
+            Source::Shared(image) => image.flush(),
+            Source::Overlays(overlays) => overlays.flush(),
+        }
+    }
+
+    /// As [`Backend::rest`].
+    fn rest(&self) {
+        match self {
+            Source::Shared(image) => image.backend().rest(),
+            Source::Overlays(overlays) => overlays.rest(),
+        }
+    }
+
     /// What a client writes to; made if it is its first write.
     ///
     /// # Errors
@@ -243,6 +259,11 @@ impl Server {
         let mut all = self.stats.counters();
         self.served().values().for_each(|served| all += served.stats.counters());
         all
+    }
+
+    /// Nobody has asked for anything for a while.
+    pub(crate) fn rest(&self) {
+        self.served().values().for_each(|served| served.source.rest());
     }
 
     pub(crate) fn served(&self) -> RwLockReadGuard<'_, BTreeMap<Address, Arc<Served>>> {

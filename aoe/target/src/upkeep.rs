@@ -66,11 +66,7 @@ impl Server {
         let Served { source, stats } =
             alone(removed.ok_or(Error::NoExport(address))?).map_err(|_| Error::StillBusy(address))?;
         self.stats.absorb(stats.counters());
-        match source {
-            Source::Shared(image) => image.flush().map_err(|_| Error::NotFlushed(address)),
-            // Each flushes when it is dropped.
-            Source::Overlays(_) => Ok(()),
-        }
+        source.flush().map_err(|_| Error::NotFlushed(address))
     }
 
     /// Makes the disk `address`, and a file that holds it, `to` bytes long; without `to`, takes notice of what its file or block device has now.
@@ -132,10 +128,7 @@ impl Server {
         let served = self.served();
         let mut result = Ok(());
         for (&address, disk) in served.iter() {
-            let flushed = match &disk.source {
-                Source::Shared(image) => image.flush(),
-                Source::Overlays(overlays) => overlays.flush(),
-            };
+            let flushed = disk.source.flush();
             let kept = self.settings(address).is_none_or(|now| self.keeper().write(address, &now));
             if flushed.is_err() || !kept {
                 result = result.and(Err(Error::NotFlushed(address)));

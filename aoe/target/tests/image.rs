@@ -1,5 +1,7 @@
 //! Disk images: what is refused and how, locks, sizes, data, holes.
 
+mod small_disk;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,6 +11,7 @@ use std::process::{Command, Stdio};
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::Address;
 use kagero_target::{Access, Error, Image, Server};
+use small_disk::with_small_disk;
 use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
@@ -191,46 +194,12 @@ fn two_disks_with_one_address_are_refused() {
 
 #[test]
 fn a_full_device_is_an_error_and_no_crash() {
-    // A file system of 64 KiB, in a mount namespace that only this thread sees.
-    std::thread::spawn(|| {
-        let dir = tempfile::tempdir().unwrap();
-        if !namespace::small_file_system(dir.path()) {
-            eprintln!("skipped: may not mount a small file system");
-            return;
-        }
-        let path = dir.path().join("disk.img");
+    with_small_disk(64, |folder| {
+        let path = folder.join("disk.img");
         File::create(&path).unwrap().set_len(MIB as u64).unwrap();
         let image = Image::open(&path, Access::ReadWrite).unwrap();
         assert_eq!(image.write(0, &vec![1; MIB], false), Err(Fault::Aborted));
         image.flush().unwrap();
         image.read(0, &mut [0; 512]).unwrap();
-        namespace::unmount(dir.path());
-    })
-    .join()
-    .unwrap();
-}
-
-mod namespace {
-    #![allow(unsafe_code)]
-
-    use std::path::Path;
-
-    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-    use rustix::thread::{UnshareFlags, unshare_unsafe};
-
-    pub(crate) fn small_file_system(at: &Path) -> bool {
-        // SAFETY: only this thread, which ends with the test, moves to another mount namespace (and, as that needs it, to a working
-        // directory of its own).
-        if unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.is_err() {
-            return false;
-        }
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).unwrap();
-        rustix::mount::mount("none", at, "tmpfs", MountFlags::empty(), Some(c"size=64k")).unwrap();
-        true
-    }
-
-    pub(crate) fn unmount(at: &Path) {
-        rustix::mount::unmount(at, UnmountFlags::DETACH).unwrap();
-    }
+    });
 }

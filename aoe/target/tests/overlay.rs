@@ -3,15 +3,14 @@
 mod client;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use client::Client;
 use kagero_aoe::target::Range;
 use kagero_aoe::wire::Address;
+use kagero_devices::storage::Operation;
 use kagero_link::{MemoryLink, memory};
 use kagero_target::{Access, Backend, Identity, Image, Overlay, Overlays, Running, Server};
 
@@ -95,6 +94,48 @@ fn it_reads_as_a_disk_would() {
 }
 
 #[test]
+fn many_threads_may_use_one() {
+    const THREADS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let (base, original) = base_in(folder.path());
+    let path = folder.path().join("one.overlay");
+    let overlay = open(&path, &base).unwrap();
+    // Each has sectors of its own in every cluster.
+    let models: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (overlay, mut model) = (&overlay, original.clone());
+                scope.spawn(move || {
+                    let mut random = Random(thread as u64);
+                    for step in 0..400 {
+                        let sector = random.below(SIZE / 512 / THREADS) * THREADS + thread;
+                        let mine = &mut model[sector * 512..][..512];
+                        match random.below(10) {
+                            0 => overlay.flush().unwrap(),
+                            1..5 => {
+                                let mut back = [0; 512];
+                                overlay.read(sector as u64 * 512, &mut back).unwrap();
+                                assert!(back == mine, "step {step} of {thread}");
+                            }
+                            other => {
+                                mine.fill(random.below(256) as u8);
+                                overlay.write(sector as u64 * 512, mine, other == 5).unwrap();
+                            }
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let expected: Vec<u8> = (0..SIZE).map(|at| models[at / 512 % THREADS][at]).collect();
+    assert!(all(&overlay) == expected);
+    drop(overlay);
+    assert!(all(&open(&path, &base).unwrap()) == expected);
+}
+
+#[test]
 fn space_grows_with_what_was_written() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let base = folder.path().join("base.img");
@@ -175,7 +216,7 @@ fn damage_is_said_in_one_line() {
         bytes[at] ^= 0x10;
         bad(&bytes);
     }
-    for (entry, place) in [(0, 1), (0, 4_096), (3, DATA + 65_536), (3, u64::MAX), (40, DATA)] {
+    for (entry, place) in [(0, 2), (40, 1), (0, 4_096), (3, DATA + 65_536), (3, u64::MAX), (40, DATA)] {
         let mut bytes = whole.clone();
         bytes[MAP as usize + entry * 8..][..8].copy_from_slice(&u64::to_le_bytes(place));
         bad(&bytes);
@@ -194,94 +235,85 @@ fn damage_is_said_in_one_line() {
     }
 }
 
-const PLACES: usize = 40;
-
-/// Where write `i` goes. Several places lie in one cluster.
-fn place(i: usize) -> usize {
-    (i * 7 % PLACES) * (9 * 4_096 + 512)
-}
-
-fn index_at(overlay: &Overlay, place: usize) -> usize {
-    let mut sector = [0; 512];
-    overlay.read(place as u64, &mut sector).unwrap();
-    u32::from_le_bytes(sector[..4].try_into().unwrap()) as usize
+/// A server's clients by a cable each; their station addresses end with 1, 2, and so on.
+fn serve(overlays: Overlays, clients: u8) -> (Running, Vec<Client<MemoryLink>>) {
+    let address = Address { shelf: 7, slot: 1 };
+    let server = Server::new();
+    server.export_overlays(address, overlays).unwrap();
+    let (mut ends, mut links) = (Vec::new(), Vec::new());
+    for mac in 1..=clients {
+        let macs = [[2, 0, 0, 0, 1, mac], [2, 0, 0, 0, 2, mac]];
+        let (here, there) = MemoryLink::pair(memory::Options { macs, ..Default::default() }).unwrap();
+        ends.push(there);
+        links.push(here);
+    }
+    let running = Running::start(server, ends).unwrap();
+    (running, links.into_iter().map(|link| Client::attach(link, address).0).collect())
 }
 
 #[test]
-fn what_was_flushed_outlives_everything() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let base = folder.path().join("base.img");
-    // Whatever is not written later reads as this.
-    fs::write(&base, vec![0; SIZE]).unwrap();
-    let path = folder.path().join("one.overlay");
-    let mut random = Random(u64::from(std::process::id()));
-    // The last write to each place that was answered, and that was flushed.
-    let (mut answered, mut flushed) = ([0; PLACES], [0; PLACES]);
-    let mut next = 1;
-    for round in 0..20 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writes_when_told", "--nocapture"])
-            .env("KAGERO_TEST_OVERLAY", folder.path())
-            .env("KAGERO_TEST_NEXT", next.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut enough = random.below(120);
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            // The test harness talks too.
-            if let Some(i) = line.rsplit_once("wrote ").and_then(|(_, i)| i.parse::<usize>().ok()) {
-                answered[i * 7 % PLACES] = i;
-                next = i + 1;
-            } else if line.contains("flushed") {
-                flushed = answered;
-            }
-            if enough == 0 {
-                child.kill().unwrap();
-            }
-            enough = enough.saturating_sub(1);
-        }
-        child.wait().unwrap();
-        let power_lost = round % 3 == 2;
-        if power_lost {
-            // As after a new start of the machine: the journal counts for nothing.
-            File::options().write(true).open(&path).unwrap().write_all_at(&[0; 32], 4_096).unwrap();
-        }
-        let overlay = open(&path, &base).unwrap();
-        for i in 1..=PLACES {
-            let which = i * 7 % PLACES;
-            let found = index_at(&overlay, place(i));
-            let in_flight = found == next && next * 7 % PLACES == which;
-            if power_lost {
-                let later = found <= answered[which] || in_flight;
-                assert!(found >= flushed[which] && later, "round {round}: {found} at {which}");
-            } else {
-                assert!(found == answered[which] || in_flight, "round {round}: {found} at {which}");
-            }
-            answered[which] = found;
-            // The neighbour is never written to.
-            assert_eq!(index_at(&overlay, place(i) + 4_096), 0);
-        }
-        flushed = answered;
-        next += 1;
+fn a_damaged_overlay_stops_its_client_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, data) = base_in(folder.path());
+    let overlays = folder.path().join("overlays");
+    fs::create_dir(&overlays).unwrap();
+    let path = |client: u8| overlays.join(format!("02:00:00:00:01:{client:02}.overlay"));
+    for client in 1..=3 {
+        open(&path(client), &base).unwrap().write(512, &[client; 512], false).unwrap();
     }
-    assert!(next > 100, "too little was written: {next}");
-}
+    let mut bad = fs::read(path(2)).unwrap();
+    bad[MAP as usize] = 77;
+    fs::write(path(2), &bad).unwrap();
+    fs::remove_file(path(3)).unwrap();
+    // What is no file is no reason to serve the base either.
+    fs::create_dir(path(3)).unwrap();
+    fs::write(overlays.join("somebody.overlay"), "").unwrap();
 
-#[test]
-fn writes_when_told() {
-    let Some(folder) = std::env::var_os("KAGERO_TEST_OVERLAY").map(PathBuf::from) else { return };
-    let overlay = open(&folder.join("one.overlay"), &folder.join("base.img")).unwrap();
-    let first: usize = std::env::var("KAGERO_TEST_NEXT").unwrap().parse().unwrap();
-    for i in first.. {
-        overlay.write(place(i) as u64, &(i as u32).to_le_bytes().repeat(128 * 2), false).unwrap();
-        println!("wrote {i}");
-        if i % 11 == 0 {
-            overlay.flush().unwrap();
-            println!("flushed");
+    let opened = Overlays::open(Image::open(&base, Access::ReadOnly).unwrap(), overlays.clone()).unwrap();
+    let mut refused: Vec<_> = opened.refused().iter().map(|(mac, error)| format!("{mac} {error}")).collect();
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            format!(
+                "02:00:00:00:01:02 overlay {} is damaged: cluster 0 can't lie at byte {}; \
+                 take it away, and the client begins anew from the base",
+                path(2).display(),
+                DATA + 77
+            ),
+            format!(
+                "02:00:00:00:01:03 disk image {} is a directory: name a file or a block device",
+                path(3).display()
+            ),
+        ]
+    );
+    let (running, mut clients) = serve(opened, 4);
+    for (i, client) in (1..).zip(&mut clients) {
+        let range = (8u64 | 8 << 48).to_le_bytes().into_iter().chain([0; 504]).collect();
+        let all = [
+            client.read(1, 1).map(drop),
+            client.write(9, &[i; 512], false),
+            client.carry_out(Operation::Flush, vec![]),
+            client.carry_out(Operation::Verify { lba: 9, sectors: 1 }, vec![]),
+            client.carry_out(Operation::Trim { blocks: 1 }, range),
+        ];
+        match i {
+            2 | 3 => assert!(all.iter().all(Result::is_err), "client {i}: {all:?}"),
+            _ => {
+                assert!(all.iter().all(Result::is_ok), "client {i}: {all:?}");
+                let expected = if i == 1 { vec![1; 512] } else { data[512..1_024].to_vec() };
+                assert_eq!(client.read(1, 1).unwrap(), expected);
+            }
         }
-        std::io::stdout().flush().unwrap();
     }
+    running.stop().unwrap();
+    assert!(fs::read(path(2)).unwrap() == bad);
+    assert!(fs::read(&base).unwrap() == data);
+
+    // A changed base concerns all of them.
+    fs::write(&base, &data[512..]).unwrap();
+    let refused = Overlays::open(Image::open(&base, Access::ReadOnly).unwrap(), overlays.clone());
+    assert!(refused.unwrap_err().to_string().contains(" was made over another state of "));
 }
 
 #[test]
@@ -293,22 +325,8 @@ fn each_client_has_its_own_disk() {
     let text = open().unwrap_err().to_string();
     assert_eq!(text, format!("no folder {} for overlays: make it with `mkdir`", overlays.display()));
     fs::create_dir(&overlays).unwrap();
-    let address = Address { shelf: 7, slot: 1 };
     for round in 0..2u8 {
-        let server = Server::new();
-        server.export_overlays(address, open().unwrap()).unwrap();
-        let (mut ends, mut clients) = (Vec::new(), Vec::new());
-        for mac in 1..=3 {
-            let options = |mac| memory::Options {
-                macs: [[2, 0, 0, 0, 1, mac], [2, 0, 0, 0, 2, mac]],
-                ..Default::default()
-            };
-            let (here, there) = MemoryLink::pair(options(mac)).unwrap();
-            ends.push(there);
-            clients.push(here);
-        }
-        let running = Running::start(server, ends).unwrap();
-        let mut clients: Vec<_> = clients.into_iter().map(|link| Client::attach(link, address).0).collect();
+        let (running, mut clients) = serve(open().unwrap(), 3);
         for (i, client) in clients.iter_mut().enumerate() {
             let was = if round == 0 || i == 2 { data[..512].to_vec() } else { vec![i as u8 + 1; 512] };
             assert!(client.read(0, 1).unwrap() == was, "client {i}");

@@ -11,7 +11,7 @@ use client::Client;
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{self, Address, Command, Frame, Header, MacAddress};
 use kagero_devices::storage::{Operation, Outcome};
-use kagero_link::{AnyLink, MemoryLink, PacketLink, memory, packet};
+use kagero_link::{AnyLink, MemoryLink, PacketLink, PageLink, memory, packet};
 use kagero_target::{Access, Image, Running, Server};
 use namespace::{ip, with_cable};
 use tempfile::TempDir;
@@ -286,6 +286,8 @@ fn garbage_and_floods_do_no_harm() {
 
 /// A link that can't be.
 struct Broken(MemoryLink);
+
+impl PageLink for Broken {}
 
 impl Link for Broken {
     fn receive(&mut self, _: impl FnOnce(&[u8])) -> bool {

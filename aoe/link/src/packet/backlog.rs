@@ -6,8 +6,13 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
+use crate::pages::{self, Pages};
+
 /// Frames given to the kernel in one call, at most.
 const BATCH: usize = 32;
+
+/// Frames after which to ask whether their pages had to be waited for.
+const ASK_AFTER: usize = 32;
 
 /// A ring of transmit buffers. The kernel copies each frame when it is sent, so a slot is free again at once, whatever becomes of the
 /// frame on its way through bridges and taps.
@@ -16,6 +21,14 @@ pub(super) struct Backlog {
     buffers: Box<[u8]>,
     slot_size: usize,
     lens: Box<[usize]>,
+    /// What frames end with that is not in their buffers.
+    pages: Box<[Option<Pages>]>,
+    /// How many of these there are.
+    paged: usize,
+    /// Frames sent since it was last asked whether pages had to be waited for.
+    unasked: usize,
+    /// How often they had to be, then.
+    waits: i64,
     first: usize,
     waiting: usize,
 }
@@ -35,6 +48,10 @@ impl Backlog {
             buffers: vec![0; slots * slot_size].into_boxed_slice(),
             slot_size,
             lens: vec![0; slots].into_boxed_slice(),
+            pages: (0..slots).map(|_| None).collect(),
+            paged: 0,
+            unasked: 0,
+            waits: 0,
             first: 0,
             waiting: 0,
         }
@@ -48,12 +65,18 @@ impl Backlog {
         self.waiting == self.lens.len()
     }
 
-    /// Lets `fill` write the next frame; `None` when it had nothing. Must not be full.
-    pub(super) fn push(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Option<()> {
+    /// Lets `fill` write the next frame, without the pages that it ends with; `None` when it had nothing. Must not be full.
+    pub(super) fn push(
+        &mut self,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+        pages: Option<Pages>,
+    ) -> Option<()> {
         let slot = (self.first + self.waiting) % self.lens.len();
         let buffer = &mut self.buffers[slot * self.slot_size..][..self.slot_size];
         let len = fill(buffer).filter(|&len| len <= buffer.len())?;
-        self.lens[slot] = crate::pad(buffer, len);
+        self.lens[slot] = if pages.is_some() { len } else { crate::pad(buffer, len) };
+        self.paged += usize::from(pages.is_some());
+        self.pages[slot] = pages;
         self.waiting += 1;
         Some(())
     }
@@ -65,40 +88,77 @@ impl Backlog {
             match self.send_some(&socket) {
                 Ok(sent) => {
                     progress.sent += sent as u64;
-                    self.pop(sent);
+                    let waited = self.has_waited(sent);
+                    self.pop(sent, |pages| {
+                        if waited {
+                            pages.were_cold()
+                        }
+                    });
                 }
                 Err(Errno::INTR) => {}
                 // The send buffer is full: it drains by itself, and the socket becomes writable.
                 Err(Errno::AGAIN) => break,
-                // ENETDOWN, ENXIO, EMSGSIZE, ENOBUFS: this frame is lost as on any network; its sender will ask again.
-                Err(_) => {
+                // ENETDOWN, ENXIO, EMSGSIZE, ENOBUFS, or EFAULT for pages: this frame is lost as on any network; its sender will ask again.
+                Err(error) => {
                     progress.refused += 1;
-                    self.pop(1);
+                    self.pop(1, |pages| {
+                        if error == Errno::FAULT {
+                            pages.broke()
+                        }
+                    });
                 }
             }
         }
         progress
     }
 
+    /// Whether pages of the last frames had to be read from a disk. Asked now and then only, for it costs a system call.
+    fn has_waited(&mut self, sent: usize) -> bool {
+        self.unasked += if self.paged > 0 { sent } else { 0 };
+        if self.unasked < ASK_AFTER {
+            return false;
+        }
+        self.unasked = 0;
+        let waits = pages::waits();
+        std::mem::replace(&mut self.waits, waits) != waits
+    }
+
+    /// Hands some frames to the kernel in one call, for which few need less to be made ready than many.
     fn send_some(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
-        let count = self.waiting.min(BATCH);
-        let frames: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|i| {
+        match self.waiting {
+            0..=1 => self.send_up_to::<1>(socket),
+            2..=8 => self.send_up_to::<8>(socket),
+            _ => self.send_up_to::<BATCH>(socket),
+        }
+    }
+
+    fn send_up_to<const MOST: usize>(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
+        let count = self.waiting.min(MOST);
+        let frames: [[IoSlice<'_>; 2]; MOST] = std::array::from_fn(|i| {
             let slot = (self.first + i) % self.lens.len();
-            let len = if i < count { self.lens[slot] } else { 0 };
-            [IoSlice::new(&self.buffers[slot * self.slot_size..][..len])]
+            let (len, pages) =
+                if i < count { (self.lens[slot], self.pages[slot].as_ref()) } else { (0, None) };
+            let rest = pages.map_or(IoSlice::new(&[]), Pages::io_slice);
+            [IoSlice::new(&self.buffers[slot * self.slot_size..][..len]), rest]
         });
-        let mut control: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
+        let mut control: [SendAncillaryBuffer<'_, '_, '_>; MOST] =
             std::array::from_fn(|_| Default::default());
         let mut pairs = frames.iter().zip(&mut control);
-        let mut messages: [MMsgHdr<'_>; BATCH] = std::array::from_fn(|_| {
+        let mut messages: [MMsgHdr<'_>; MOST] = std::array::from_fn(|_| {
             let (frame, control) = pairs.next().expect("as many as there are messages");
             MMsgHdr::new(frame, control)
         });
         sendmmsg(socket, &mut messages[..count], SendFlags::DONTWAIT)
     }
 
-    fn pop(&mut self, count: usize) {
-        self.first = (self.first + count) % self.lens.len();
+    fn pop(&mut self, count: usize, look_at: impl Fn(Pages)) {
+        for _ in 0..count {
+            if let Some(pages) = self.pages[self.first].take() {
+                self.paged -= 1;
+                look_at(pages);
+            }
+            self.first = (self.first + 1) % self.lens.len();
+        }
         self.waiting -= count;
     }
 }

@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use kagero_aoe::link::Link;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-use crate::{Counters, ETHERNET_HEADER, Error, Interface, sys};
+use crate::pages::Pages;
+use crate::{Counters, ETHERNET_HEADER, Error, Interface, PageLink, sys};
 use backlog::Backlog;
 use ring::{ReceiveRing, Received};
 
@@ -121,6 +122,20 @@ impl PacketLink {
         }
     }
 
+    fn transmit_some(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Option<Pages>) -> bool {
+        if self.backlog.is_full() {
+            self.send();
+            if self.backlog.is_full() {
+                return false;
+            }
+        }
+        let filled = self.backlog.push(fill, pages).is_some();
+        if !self.held {
+            self.send();
+        }
+        filled
+    }
+
     fn send(&mut self) {
         let progress = self.backlog.send(&self.socket);
         self.counters.sent += progress.sent;
@@ -171,17 +186,7 @@ impl Link for PacketLink {
     }
 
     fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        if self.backlog.is_full() {
-            self.send();
-            if self.backlog.is_full() {
-                return false;
-            }
-        }
-        let filled = self.backlog.push(fill).is_some();
-        if !self.held {
-            self.send();
-        }
-        filled
+        self.transmit_some(fill, None)
     }
 
     fn hold(&mut self) {
@@ -200,6 +205,12 @@ impl Link for PacketLink {
 
     fn mac(&self) -> [u8; 6] {
         self.interface.mac
+    }
+}
+
+impl PageLink for PacketLink {
+    fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Pages) -> bool {
+        self.transmit_some(fill, Some(pages))
     }
 }
 

@@ -179,16 +179,12 @@ impl<'s> Lane<'s> {
     }
 }
 
-/// Does what can be done without a wait: reads from the page cache, into the answer's frame `out`, and writes to it.
-pub(crate) fn at_once(served: &Served, job: &Job<'_>, out: &mut [u8]) -> bool {
-    let (source, client) = (&served.source, job.client());
+/// Does what can be done without a wait, reads left out: writes to the page cache.
+pub(crate) fn at_once(served: &Served, job: &Job<'_>) -> bool {
     match job.operation {
-        Operation::Read { offset, length } => source
-            .place_to_read(client, offset, length)
-            .zip(job.data(out))
-            .is_some_and(|(place, data)| place.read_now(data)),
         Operation::Write { offset, data, durable: false } => {
-            source.place_to_write(client, offset, data).is_some_and(|place| place.write_now(data))
+            let place = served.source.place_to_write(job.client(), offset, data);
+            place.is_some_and(|place| place.write_now(data))
         }
         _ => false,
     }

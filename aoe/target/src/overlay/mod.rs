@@ -1,120 +1,78 @@
 //! Copy-on-write overlays: what each client wrote over a base image that all read. docs/overlay.md has the file format.
 
 mod clients;
+mod commit;
+mod contents;
+mod info;
 mod layout;
+mod map;
+mod opening;
+mod rebase;
+mod state;
+#[cfg(test)]
+mod tests;
 
 pub use clients::Overlays;
+pub use commit::{Committed, commit};
+pub use contents::Left;
+pub use info::OverlayInfo;
 pub use layout::Identity;
+pub(crate) use layout::MAGIC;
+pub use rebase::{OldBase, Rebased, rebase};
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kagero_aoe::target::{Fault, Range};
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
 use crate::backend::{Backend, after};
-use crate::file::ImageFile;
-use crate::raw::Raw;
-use crate::{Error, Image, Place};
-pub(crate) use layout::MAGIC;
-use layout::{CLUSTER, Journal, Layout, PAGE, PAGE_ENTRIES, RECORDS, Record};
+use crate::{Error, Image};
+use layout::{CLUSTER, Half, Header, Layout};
+use map::{Map, Place};
+use opening::Opening;
+use state::State;
+
+/// Clusters that may be copied at once.
+const COPIES: usize = 16;
 
 /// One client's overlay of a base image.
 ///
 /// A cluster that the client never wrote to is the base's. Its first write copies it here; until the next flush the map in the file doesn't
 /// know of it, but the journal does, which is good for as long as the machine runs. So neither a killed process nor a loss of power makes
 /// the map point to data that isn't there.
+///
+/// Reads, and writes to what was copied before, take no lock. Locks are taken in the order of the fields; `flush` takes none of `copying`,
+/// and holds `state` only while it makes its list.
 #[derive(Debug)]
 pub struct Overlay {
-    raw: Raw,
+    store: Box<dyn Backend>,
+    path: PathBuf,
     base: Arc<Image>,
     layout: Layout,
+    map: Map,
+    /// Held while a cluster is copied: one of them for each, by its number.
+    copying: [Mutex<()>; COPIES],
+    /// Held by a flush: one at a time.
+    flushing: Mutex<()>,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct State {
-    /// Where clusters lie in the file, 0 for in the base; only pages with one that isn't 0.
-    pages: BTreeMap<u64, Page>,
-    /// Where the next cluster goes.
-    next: u64,
-    journal: Journal,
-    /// Records in it.
-    records: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Page {
-    entries: Box<[u64; PAGE_ENTRIES]>,
-    /// Unlike in the file.
-    dirty: bool,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Overlay {
     /// Opens the overlay at `path`.
     ///
     /// # Errors
-    /// One line: in use, damaged, made for another base or for this one before it was changed.
+    /// One line: in use, damaged, made for another base or for this one before it was changed, half committed.
     pub fn open(path: &Path, base: Arc<Image>, identity: &Identity) -> Result<Self, Error> {
-        let file = ImageFile::open(path, true)?;
-        let read = |at: u64, out: &mut [u8]| file.read_exact_at(out, at);
-        let mut header = [0; layout::HEADER];
-        let damaged = |why: String| Error::OverlayDamaged { path: path.into(), why };
-        read(0, &mut header).map_err(|_| damaged("it is too short".into()))?;
-        let made_for = Identity::decode(&header).map_err(|why| damaged(why.into()))?;
-        if made_for != *identity {
-            let (path, base, what) = (path.into(), base.path().into(), made_for.difference(identity));
-            return Err(Error::OverlayBase { path, base, what });
-        }
-        let layout = Layout::new(base.size());
-        let mut state = State {
-            pages: load(&file, &layout).map_err(|error| file.kernel("read its map", error))?,
-            next: layout.data,
-            journal: Journal::new().map_err(|error| file.kernel("find the boot's name for", error))?,
-            records: 0,
-        };
-        let mut before = [0; layout::JOURNAL_HEADER];
-        // Too short: it was made, and nothing was written yet.
-        if read(layout::JOURNAL, &mut before).is_ok()
-            && let Some(before) = Journal::decode(&before)
-            && before.boot == state.journal.boot
-        {
-            for i in 0..RECORDS {
-                let mut bytes = [0; layout::RECORD];
-                let Ok(()) = read(layout::record(i), &mut bytes) else { break };
-                let Some(record) = Record::decode(&bytes, before.generation) else { break };
-                if record.cluster >= layout.clusters {
-                    return Err(damaged(format!("its journal has cluster {}", record.cluster)));
-                }
-                state.set(record.cluster, record.place);
-            }
-        }
-        let mut places = BTreeSet::new();
-        for (page, content) in &state.pages {
-            for (i, &place) in (0..).zip(content.entries.iter()).filter(|(_, place)| **place != 0) {
-                let cluster = page * PAGE_ENTRIES as u64 + i;
-                let inside = place >= layout.data
-                    && (place - layout.data).is_multiple_of(CLUSTER)
-                    && place.checked_add(CLUSTER).is_some_and(|end| end <= file.size());
-                if cluster >= layout.clusters || !inside || !places.insert(place) {
-                    return Err(damaged(format!("cluster {cluster} can't lie at byte {place}")));
-                }
-            }
-        }
-        state.next = places.last().map_or(layout.data, |last| last + CLUSTER);
-        let overlay = Overlay { raw: Raw::new(file, u64::MAX), base, layout, state: Mutex::new(state) };
-        let failed = |_| Error::OverlayDamaged { path: path.into(), why: "it can't be written".into() };
-        {
-            let mut state = overlay.state();
-            overlay.checkpoint(&mut state).map_err(failed)?;
-            overlay.start_journal(&mut state).map_err(failed)?;
-        }
-        Ok(overlay)
+        let opening = Opening::new(path)?;
+        opening.check(&base, identity)?;
+        opening.over(base)
     }
 
     /// Makes an empty overlay at `path`, where there is none, and opens it.
@@ -125,83 +83,112 @@ impl Overlay {
         let kernel = |source| Error::Kernel { path: path.into(), doing: "make it", source };
         let new = path.with_extension("new");
         let make = || -> io::Result<()> {
-            let file = File::create(&new)?;
-            file.write_all_at(&identity.encode(), 0)?;
+            // What a killed process may have left. It may be another name of an overlay.
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = File::create_new(&new)?;
+            file.write_all_at(&Header { over: *identity, committing: false }.encode(), 0)?;
+            file.write_all_at(&layout::encode_path(base.path()), layout::BASE_PATH)?;
+            let closed = Half { boot: layout::CLOSED, generation: 0 }.encode();
+            for half in 0..2 {
+                file.write_all_at(&closed, layout::half_header(half))?;
+            }
             file.sync_all()?;
             // Never over one that is there.
             fs::hard_link(&new, path)?;
             fs::remove_file(&new)?;
-            File::open(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
-                .sync_all()
+            sync_folder(path)
         };
-        make().map_err(kernel)?;
+        make().map_err(|error| {
+            // Without room, at least this much is given back.
+            let _ = fs::remove_file(&new);
+            kernel(error)
+        })?;
         Self::open(path, base, identity)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The parts of a range that lie in one piece each, in the base or here.
+    fn runs(&self, offset: u64, length: usize) -> impl Iterator<Item = Run> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let begin = offset + done as u64;
+            let (mut cluster, within) = (begin / CLUSTER, begin % CLUSTER);
+            let first = self.map.get(cluster);
+            let (at, mut end) = (done, (done + (CLUSTER - within) as usize).min(length));
+            while end < length {
+                cluster += 1;
+                let continues = match first {
+                    Place::Here(at) => Place::Here(at + (cluster - begin / CLUSTER) * CLUSTER),
+                    other => other,
+                };
+                if self.map.get(cluster) != continues {
+                    break;
+                }
+                end = (end + CLUSTER as usize).min(length);
+            }
+            done = end;
+            let place = match first {
+                Place::Here(at) => Place::Here(at + within),
+                other => other,
+            };
+            (end > at).then_some(Run { place, offset: begin, at, length: end - at })
+        })
     }
 
-    /// Begins a new generation of journal records; what the old ones say is in the map, on the medium.
-    fn start_journal(&self, state: &mut State) -> Result<(), Fault> {
-        state.journal.generation = state.journal.generation.wrapping_add(1);
-        self.raw.write(layout::JOURNAL, &state.journal.encode(), false)?;
-        state.records = 0;
-        Ok(())
-    }
-
-    /// Makes all survive a loss of power: first the data, then the map that points to it.
-    fn checkpoint(&self, state: &mut State) -> Result<(), Fault> {
-        self.raw.flush()?;
-        if state.pages.values().all(|page| !page.dirty) {
-            return Ok(());
-        }
-        for (number, page) in state.pages.iter().filter(|(_, page)| page.dirty) {
-            let bytes: Vec<u8> = page.entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-            self.raw.write(layout::MAP + number * PAGE, &bytes, false)?;
-        }
-        self.raw.flush()?;
-        self.start_journal(state)?;
-        state.pages.values_mut().for_each(|page| page.dirty = false);
-        Ok(())
-    }
-
-    /// Copies a cluster that is the base's, with `data` written over it from `within` on.
-    fn copy_up(&self, state: &mut State, cluster: u64, within: usize, data: &[u8]) -> Result<(), Fault> {
-        if state.records >= RECORDS {
-            self.checkpoint(state)?;
+    /// Writes to a cluster that was the base's when we looked: copies it, with `data` over it from `within` on.
+    fn copy_up(&self, cluster: u64, within: usize, data: &[u8]) -> Result<(), Fault> {
+        let _copying = lock(&self.copying[(cluster % COPIES as u64) as usize]);
+        let before = self.map.get(cluster);
+        if let Place::Here(at) = before {
+            return self.store.write(at + within as u64, data, false);
         }
         let mut copy = vec![0; CLUSTER as usize];
         let begin = cluster * CLUSTER;
         let length = CLUSTER.min(self.layout.size - begin) as usize;
-        if data.len() < length {
-            self.base.read(begin, &mut copy[..length])?;
+        if before == Place::Base && data.len() < length {
+            self.base.read(begin, &mut copy[..length]).map_err(at_first)?;
         }
         copy[within..within + data.len()].copy_from_slice(data);
-        let place = state.next;
-        self.raw.write(place, &copy, false)?;
-        let record = Record { cluster, place }.encode(state.journal.generation);
-        self.raw.write(layout::record(state.records), &record, false)?;
-        state.records += 1;
-        state.next += CLUSTER;
-        state.set(cluster, place);
+        let at = lock(&self.state).take_room();
+        let copied = self.store.write(at, &copy, false).and_then(|()| self.record(cluster, at));
+        if copied.is_err() {
+            // What could be written of it takes room that others need.
+            let _ = self.store.trim(Range { offset: at, length: CLUSTER });
+            lock(&self.state).give_room(at);
+        }
+        copied.map_err(at_first)
+    }
+
+    /// Makes a cluster of the base's, or of zeros already, read as zeros. This is for a trim or before a flush, since no journal says it.
+    fn zero(&self, cluster: u64) -> Result<(), Fault> {
+        let mut state = lock(&self.state);
+        if self.map.get(cluster) == Place::Base {
+            self.set(&mut state, cluster, Place::Zeros)?;
+        }
         Ok(())
+    }
+
+    /// Writes what the overlay was made over, durably, with the base's path.
+    fn write_header(&self, header: &Header, base: &Path) -> Result<(), Fault> {
+        self.store.write(0, &header.encode(), false)?;
+        self.store.flush()?;
+        self.store.write(layout::BASE_PATH, &layout::encode_path(base), false)?;
+        self.store.flush()
     }
 }
 
-impl State {
-    fn place(&self, cluster: u64) -> u64 {
-        let (page, entry) = (cluster / PAGE_ENTRIES as u64, (cluster % PAGE_ENTRIES as u64) as usize);
-        self.pages.get(&page).map_or(0, |page| page.entries[entry])
-    }
-
-    fn set(&mut self, cluster: u64, place: u64) {
-        let (page, entry) = (cluster / PAGE_ENTRIES as u64, (cluster % PAGE_ENTRIES as u64) as usize);
-        let empty = || Page { entries: Box::new([0; PAGE_ENTRIES]), dirty: true };
-        let page = self.pages.entry(page).or_insert_with(empty);
-        page.entries[entry] = place;
-        page.dirty = true;
-    }
+/// A part of a range that lies in one piece.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Where it lies; `Here` is where it begins in the file.
+    place: Place,
+    /// Where it is on the disk.
+    offset: u64,
+    /// Where in the range.
+    at: usize,
+    length: usize,
 }
 
 /// The parts of a range that lie in one cluster each: the cluster, where in it, where in the range, how long.
@@ -217,67 +204,105 @@ fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize
     })
 }
 
+/// What failed while a whole cluster was copied is told of the first sector that the client meant.
+fn at_first(fault: Fault) -> Fault {
+    match fault {
+        Fault::Medium { .. } => Fault::Medium { done: 0 },
+        Fault::Aborted => fault,
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()
+}
+
 impl Backend for Overlay {
     fn size(&self) -> u64 {
         self.layout.size
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
-        for (cluster, within, at, length) in pieces(offset, out.len()) {
+        for Run { place, offset, at, length } in self.runs(offset, out.len()) {
             let part = &mut out[at..at + length];
-            // Never changes once it is set.
-            let place = self.state().place(cluster);
             match place {
-                0 => self.base.read(cluster * CLUSTER + within as u64, part),
-                place => self.raw.read(place + within as u64, part),
+                Place::Base => self.base.read(offset, part),
+                Place::Here(here) => self.store.read(here, part),
+                Place::Zeros => {
+                    part.fill(0);
+                    Ok(())
+                }
             }
             .map_err(|fault| after(at, fault))?;
         }
         Ok(())
     }
 
-    fn place_to_read(&self, offset: u64, length: usize) -> Option<Place> {
-        let (cluster, within) = (offset / CLUSTER, offset % CLUSTER);
-        if within + length as u64 > CLUSTER {
-            return None;
+    fn place_to_read(&self, offset: u64, length: usize) -> Option<crate::Place> {
+        let run = self.runs(offset, length).next()?;
+        match run.place {
+            _ if run.length < length => None,
+            Place::Base => self.base.backend().place_to_read(offset, length),
+            Place::Here(here) => self.store.place_to_read(here, length),
+            Place::Zeros => None,
         }
-        let place = self.state().place(cluster);
-        match place {
-            0 => self.base.backend().place_to_read(offset, length),
-            place => self.raw.place_to_read(place + within, length),
+    }
+
+    fn place_to_write(&self, offset: u64, data: &[u8]) -> Option<crate::Place> {
+        let run = self.runs(offset, data.len()).next()?;
+        match run.place {
+            Place::Here(here) if run.length == data.len() => self.store.place_to_write(here, data),
+            _ => None,
         }
+    }
+
+    fn rest(&self) {
+        self.store.rest();
     }
 
     fn write(&self, offset: u64, data: &[u8], durable: bool) -> Result<(), Fault> {
-        let mut state = self.state();
+        let mut flush = false;
         for (cluster, within, at, length) in pieces(offset, data.len()) {
             let part = &data[at..at + length];
-            match state.place(cluster) {
-                0 => self.copy_up(&mut state, cluster, within, part),
-                place => self.raw.write(place + within as u64, part, false),
+            match self.map.get(cluster) {
+                Place::Here(here) => {
+                    // Where the medium knows of the cluster already, its data is all there is to flush.
+                    let sync = durable && self.is_mapped(cluster);
+                    flush |= durable && !sync;
+                    self.store.write(here + within as u64, part, sync)
+                }
+                Place::Base | Place::Zeros => {
+                    flush |= durable;
+                    self.copy_up(cluster, within, part)
+                }
             }
             .map_err(|fault| after(at, fault))?;
         }
-        if durable { self.checkpoint(&mut state) } else { Ok(()) }
+        if flush { self.flush() } else { Ok(()) }
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.checkpoint(&mut self.state())
+        self.checkpoint()
     }
 
-    /// Gives back what lies here; what is the base's stays.
+    /// Gives back what lies here. Whole clusters of the base's read as zeros from then on, parts of them stay as they are.
     fn trim(&self, range: Range) -> Result<(), Fault> {
-        let state = self.state();
         let end = range.offset.saturating_add(range.length).min(self.layout.size);
-        let mut at = range.offset;
-        while at < end {
-            let within = at % CLUSTER;
-            let length = (end - at).min(CLUSTER - within);
-            let place = state.place(at / CLUSTER);
-            if place != 0 {
-                self.raw.trim(Range { offset: place + within, length })?;
+        let length = usize::try_from(end.saturating_sub(range.offset)).unwrap_or(usize::MAX);
+        for Run { place, offset, length, .. } in self.runs(range.offset, length) {
+            match place {
+                Place::Here(here) => self.store.trim(Range { offset: here, length: length as u64 })?,
+                Place::Zeros => {}
+                Place::Base => {
+                    let end = offset + length as u64;
+                    let whole = if end == self.layout.size { self.layout.clusters } else { end / CLUSTER };
+                    for cluster in offset.div_ceil(CLUSTER)..whole {
+                        if self.zero(cluster).is_err() {
+                            // Without room for its map it stays the base's: a trim is a hint.
+                            return Ok(());
+                        }
+                    }
+                }
             }
-            at += length;
         }
         Ok(())
     }
@@ -286,37 +311,8 @@ impl Backend for Overlay {
 impl Drop for Overlay {
     fn drop(&mut self) {
         // The journal doesn't outlive the machine's next start.
-        let _ = self.flush();
+        if self.flush().is_ok() {
+            self.end_journal();
+        }
     }
-}
-
-/// The map's pages that are in the file.
-fn load(file: &File, layout: &Layout) -> io::Result<BTreeMap<u64, Page>> {
-    let mut pages = BTreeMap::new();
-    let mut at = layout::MAP;
-    loop {
-        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => layout::MAP.max(data - data % PAGE),
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        if at >= layout.data {
-            break;
-        }
-        let mut bytes = [0; PAGE as usize];
-        match file.read_exact_at(&mut bytes, at) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            other => other?,
-        }
-        let (entries, _) = bytes.as_chunks::<8>();
-        let mut page = Page { entries: Box::new([0; PAGE_ENTRIES]), dirty: false };
-        for (entry, bytes) in page.entries.iter_mut().zip(entries) {
-            *entry = u64::from_le_bytes(*bytes);
-        }
-        if page.entries.iter().any(|&entry| entry != 0) {
-            pages.insert((at - layout::MAP) / PAGE, page);
-        }
-        at += PAGE;
-    }
-    Ok(pages)
 }
