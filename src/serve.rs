@@ -20,7 +20,7 @@ use crate::confine::{self, User};
 use crate::error::{Error, UserError};
 use crate::signals;
 use crate::stop::Stop;
-use crate::target::ControlPlane;
+use crate::target::{ControlPlane, Daemon};
 
 /// How long the last flush of all disks may take. The kernel goes on writing what it has, whoever ends.
 const LAST_FLUSH: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
     signals::end_on_signals(&stop).context("signal handlers")?;
     confine::filter(config.seccomp)?;
     let server = Arc::new(server);
-    let control = control.start(&server, config)?;
+    let control = control.start(Daemon { server: Arc::clone(&server), config: config.clone(), user })?;
 
     for export in &config.exports {
         let disk = server.exports().into_iter().find(|disk| disk.address == export.address);
@@ -82,8 +82,8 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
     let served = server.serve(&mut links, &stop.fd()).context("waiting for frames");
     notify(NotifyState::Stopping);
     control.end();
-    let flushed = flush(&server);
     let done = server.counters();
+    let closed = close(server);
     tracing::info!(
         frames = done.frames,
         bytes_read = done.bytes_read,
@@ -92,7 +92,7 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
         "ended"
     );
     served?;
-    flushed?;
+    closed?;
     match stop.take() {
         Some(outcome) => outcome.map(|_| ()),
         None => Err(anyhow!("the target stopped serving without being asked to").into()),
@@ -134,13 +134,17 @@ fn keep_settings(server: &mut Server, place: &Place) -> Result<Option<PathBuf>, 
     }
 }
 
-/// Puts everything on the medium, unless that takes too long.
-fn flush(server: &Arc<Server>) -> Result<(), Error> {
-    let (tell, flushed) = channel();
-    let server = Arc::clone(server);
-    let flush = move || drop(tell.send(server.flush()));
-    std::thread::Builder::new().name("last flush".into()).spawn(flush).context("the last flush")?;
-    match flushed.recv_timeout(LAST_FLUSH) {
+/// Puts everything on the medium and closes it, unless that takes too long.
+fn close(server: Arc<Server>) -> Result<(), Error> {
+    let (tell, closed) = channel();
+    let close = move || {
+        let flushed = server.flush();
+        // Closing an overlay writes to it once more.
+        drop(server);
+        let _ = tell.send(flushed);
+    };
+    std::thread::Builder::new().name("last flush".into()).spawn(close).context("the last flush")?;
+    match closed.recv_timeout(LAST_FLUSH) {
         Ok(result) => Ok(result?),
         Err(_) => Err(anyhow!(
             "the last flush took longer than {} s: what was written is still on its way to the medium",

@@ -5,156 +5,24 @@
 mod client;
 #[path = "../aoe/link/tests/namespace/mod.rs"]
 mod namespace;
+mod serving;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
 use client::Client;
 use kagero_aoe::link::Link;
-use kagero_aoe::wire::{self, Address, Config, ConfigCommand, Frame, Header, MacAddress};
-use kagero_link::{PacketLink, packet};
+use kagero_aoe::wire::{self, Address, Config, ConfigCommand, Header, MacAddress};
+use kagero_link::PacketLink;
 use kagero_target::{Access, Image};
 use namespace::{ip, with_cable};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
-
-const DISK: Address = Address { shelf: 7, slot: 1 };
-
-/// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A folder with two images of 1 MiB, a place for settings, and a control socket once somebody serves.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        for image in ["a.img", "b.img"] {
-            File::create(place.path(image)).unwrap().set_len(1 << 20).unwrap();
-        }
-        fs::create_dir(place.path("state")).unwrap();
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kagero"));
-        command.args(words.split(' ')).current_dir(self.0.path()).env_remove("KAGERO_LOG");
-        command.stdin(Stdio::null());
-        command
-    }
-
-    /// `kagero serve` of `a.img`, once it serves.
-    fn serve(&self, more: &str) -> Serving {
-        let words = "serve --interface kgv0 --state state --control c.sock 7.1=a.img";
-        self.start(self.command(format!("{words} {more}").trim_end()))
-    }
-
-    fn start(&self, mut command: Command) -> Serving {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let serves = lines.any(|line| line.starts_with("serving on "));
-        let mut serving = Serving(child);
-        assert!(serves, "{}", serving.said());
-        serving
-    }
-
-    /// `kagero target`, which does what it is told; its standard output.
-    #[track_caller]
-    fn target(&self, words: &str) -> String {
-        let Output { status, stdout, stderr } = self.asked(words);
-        assert_eq!((String::from_utf8_lossy(&stderr), status.code()), ("".into(), Some(0)), "{words}");
-        String::from_utf8(stdout).unwrap()
-    }
-
-    fn asked(&self, words: &str) -> Output {
-        self.command(&format!("target --control c.sock {words}")).output().unwrap()
-    }
-
-    /// `kagero` with these words says this line and exits with 2.
-    #[track_caller]
-    fn refused(&self, words: &str, line: &str) {
-        // A server that doesn't mind would serve for ever.
-        let mut command = Command::new("timeout");
-        command.arg("30").arg(env!("CARGO_BIN_EXE_kagero")).args(words.split(' '));
-        command.current_dir(self.0.path()).env_remove("KAGERO_LOG").stdin(Stdio::null());
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let line = format!("kagero: {}\n", line.replace('@', self.0.path().to_str().unwrap()));
-        let said = String::from_utf8_lossy(&stderr);
-        assert_eq!((&*said, &*stdout, status.code()), (&*line, &b""[..], Some(2)), "{words}");
-    }
-
-    fn json(&self, words: &str) -> serde_json::Value {
-        serde_json::from_str(&self.target(words)).unwrap()
-    }
-}
-
-struct Serving(Child);
-
-impl Serving {
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-
-    /// Ends by SIGTERM; its exit code and what it said on standard error.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.signal(Signal::TERM);
-        let said = self.said();
-        (self.0.wait().unwrap().code(), said)
-    }
-
-    /// What it says on standard error until it ends.
-    fn said(&mut self) -> String {
-        let mut said = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn link() -> PacketLink {
-    PacketLink::open("kgv1", packet::Options::default()).unwrap()
-}
-
-/// Sets the configuration string, as often as it takes to be told that it is set.
-fn set_config(link: &mut PacketLink, string: &[u8]) {
-    let mac = MacAddress(link.mac());
-    for tag in 0x6b00_0000..0x6b00_0064 {
-        let header = Header::request(mac, MacAddress::BROADCAST, DISK, wire::Command::Config, tag);
-        let query = Config { command: ConfigCommand::ForceSet, string, ..Config::query() };
-        link.transmit(|out| wire::encode(out, &header, |out| query.encode(out)));
-        let mut answered = false;
-        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
-        while !answered && poll(&mut [PollFd::new(&*link, PollFlags::IN)], Some(&patience)).unwrap() > 0 {
-            while link.receive(|frame| {
-                let Frame { header, argument } = Frame::parse(frame).unwrap();
-                if header.response && header.tag == tag {
-                    assert_eq!(Config::parse(argument).unwrap().string, string);
-                    answered = true;
-                }
-            }) {}
-        }
-        if answered {
-            return;
-        }
-    }
-    panic!("no answer");
-}
+use rustix::fs::{CWD, FileType, Mode, OFlags, inotify};
+use rustix::process::Signal;
+use serving::{DISK, PATIENCE, Place, link, set_config};
 
 #[test]
 fn disks_come_change_and_go_while_one_is_read() {
@@ -169,7 +37,10 @@ fn disks_come_change_and_go_while_one_is_read() {
             let a = place.path("b.img").display().to_string();
             assert_eq!(place.target("add 7.2=b.img"), format!("7.2 is {a}, 1,048,576 bytes\n"));
             read();
-            assert_eq!(place.target("resize 7.2 2M"), "7.2 has 2,097,152 bytes now\n");
+            assert_eq!(
+                place.target("resize 7.2 2M"),
+                "7.2 has 2,097,152 bytes now; a client that uses it learns that when it looks again (Linux: aoe-revalidate e7.2)\n"
+            );
             let (_, disk) = Client::attach(link(), Address { shelf: 7, slot: 2 });
             assert_eq!(disk.sectors, 4_096);
             let list = place.json("list --json");
@@ -312,7 +183,8 @@ fn metrics_can_be_scraped() {
         let mut slow = TcpStream::connect("127.0.0.1:9100").unwrap();
         slow.write_all(b"GET /met").unwrap();
         let page = scrape();
-        assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
+        assert!(page.starts_with(head), "{page}");
         assert!(page.contains("\nkagero_target_written_bytes_total{export=\"7.1\"} 4096\n"), "{page}");
         assert!(page.contains("\nkagero_target_size_bytes{export=\"7.1\"} 1048576\n"), "{page}");
         // The same over the control socket, for a file.
@@ -405,6 +277,18 @@ fn what_can_not_be_changed_is_said_in_one_line() {
                 "add b.img",
                 "ADDRESS=IMAGE: \"b.img\" is not an export: write address=image, as 7.1=debian.img",
             ),
+            (
+                "add 7.2=b.img,interface=eth9",
+                "7.2: interface eth9 is not served: add --interface eth9; served is kgv0",
+            ),
+            (
+                "add 7.2=b.img,allow=ff:ff:ff:ff:ff:ff",
+                "ADDRESS=IMAGE: \"ff:ff:ff:ff:ff:ff\" is every station, and no frame comes from that: allow each station by its own address",
+            ),
+            (
+                "add 7.2=b.img,format=qcow2,direct",
+                "disk image @/b.img can't be direct: it is no raw image; leave `direct` out",
+            ),
             ("remove 7.2", "no disk 7.2 is served: `kagero target list` shows those that are"),
             (
                 "remove 7",
@@ -422,7 +306,7 @@ fn what_can_not_be_changed_is_said_in_one_line() {
             place.refused(&format!("target --control c.sock {words}"), line);
         }
         assert_eq!(place.json("list --json")["exports"].as_array().unwrap().len(), 1);
-        assert_eq!(place.target("resize 7.1 512K --shrink"), "7.1 has 524,288 bytes now\n");
+        assert!(place.target("resize 7.1 512K --shrink").starts_with("7.1 has 524,288 bytes now; "));
         assert_eq!(fs::metadata(place.path("a.img")).unwrap().len(), 512 << 10);
         assert_eq!(serving.end().0, Some(0));
     });
@@ -473,6 +357,35 @@ fn sigterm_loses_nothing_that_was_answered() {
             assert!(!place.path("c.sock").exists());
             fs::remove_file(place.path("notify")).unwrap();
         }
+    });
+}
+
+/// The folder for settings is stuck: a pipe that is full stands where a file is to be written.
+#[test]
+fn a_second_signal_ends_at_once() {
+    with_cable(|| {
+        let place = Place::new();
+        let pipe = place.path("state/7.1.json.new");
+        rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let full = rustix::fs::open(&pipe, flags, Mode::empty()).unwrap();
+        while rustix::io::write(&full, &[0; 4096]).is_ok() {}
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&watch, &pipe, inotify::WatchFlags::OPEN).unwrap();
+        let mut serving = place.serve("");
+        let mut link = link();
+        let header =
+            Header::request(MacAddress(link.mac()), MacAddress::BROADCAST, DISK, wire::Command::Config, 1);
+        let query = Config { command: ConfigCommand::ForceSet, string: b"stuck", ..Config::query() };
+        link.transmit(|out| wire::encode(out, &header, |out| query.encode(out)));
+        // It has opened the pipe, and writes to it for ever.
+        rustix::io::read(&watch, &mut [0; 256]).unwrap();
+        serving.signal(Signal::TERM);
+        serving.signal(Signal::INT);
+        let said = serving.said();
+        assert!(said.contains("second signal; ended at once"), "{said}");
+        // Two that come together may be seen in any order.
+        assert!(matches!(serving.0.wait().unwrap().code(), Some(130 | 143)));
     });
 }
 

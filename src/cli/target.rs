@@ -138,7 +138,10 @@ impl TargetOptions {
                 });
                 let resized: Listing = ask(&socket, &request)?;
                 let line = |export: &ExportStatus| {
-                    format!("{} has {} bytes now\n", export.address, grouped(export.bytes))
+                    let (address, bytes) = (&export.address, grouped(export.bytes));
+                    format!(
+                        "{address} has {bytes} bytes now; a client that uses it learns that when it looks again (Linux: aoe-revalidate e{address})\n"
+                    )
                 };
                 print(&resized.exports.iter().map(line).collect::<String>())?;
             }

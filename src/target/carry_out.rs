@@ -1,7 +1,9 @@
-//! The server's side: requests are carried out, and metrics told, by a thread beside those that serve.
+//! The server's side: requests are carried out by a thread beside those that serve, and metrics told by another, so that they can be had while a
+//! request takes its time.
 
 use std::fs::DirBuilder;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +20,19 @@ use super::socket::{self, Named, give};
 use super::{LONGEST_LINE, http, prometheus};
 use crate::config::places::usual_control;
 use crate::config::{Address, Export, Listen, Place, ServeConfig};
-use crate::confine::User;
+use crate::confine::{User, may_make_files};
 use crate::error::{Error, UserError};
 
 /// How long the end waits for a request that is being carried out.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
+const LAST_REQUEST: Duration = Duration::from_secs(10);
+
+/// The server that requests are about, and how it was started.
+pub(crate) struct Daemon {
+    pub(crate) server: Arc<Server>,
+    pub(crate) config: ServeConfig,
+    /// Who it has become.
+    pub(crate) user: Option<User>,
+}
 
 /// Where a server can be talked to, open, while nobody listens there yet.
 pub(crate) struct ControlPlane {
@@ -33,6 +43,7 @@ pub(crate) struct ControlPlane {
 /// Somebody listens, while this lives.
 pub(crate) struct Listening {
     stop: Stop,
+    /// Disconnected when all have ended.
     ended: Receiver<()>,
     /// The name goes when this is dropped, also if the thread still works.
     _named: Option<Named>,
@@ -65,43 +76,45 @@ impl ControlPlane {
         Ok(ControlPlane { control, metrics: metrics.transpose()? })
     }
 
-    /// Listens in a thread of its own.
+    /// Listens at each place in a thread of its own.
     ///
     /// # Errors
     /// When there is no thread or file descriptor left.
-    pub(crate) fn start(self, server: &Arc<Server>, config: &ServeConfig) -> Result<Listening, Error> {
+    pub(crate) fn start(self, daemon: Daemon) -> Result<Listening, Error> {
+        let server = Arc::clone(&daemon.server);
         let mut doors = Vec::new();
         let mut name = None;
         if let Some((listener, named)) = self.control {
             name = Some(named);
-            let (server, config) = (Arc::clone(server), config.clone());
-            let speak = move |asked: &mut Vec<u8>, ended| line(asked, ended, &server, &config);
-            doors.push(Door { listener: Listener::Unix(listener), speak: Box::new(speak) });
+            let speak = move |asked: &mut Vec<u8>, ended| line(asked, ended, &daemon);
+            doors.push(("control", Door { listener: Listener::Unix(listener), speak: Box::new(speak) }));
         }
         if let Some(listener) = self.metrics {
-            let server = Arc::clone(server);
             let page = move || prometheus(&statistics(&server));
             let speak = move |asked: &mut Vec<u8>, _| http::answer(asked, &page);
-            doors.push(Door { listener: Listener::Tcp(listener), speak: Box::new(speak) });
+            doors.push(("metrics", Door { listener: Listener::Tcp(listener), speak: Box::new(speak) }));
         }
         let stop = Stop::new().context("the control thread's end")?;
-        let until = stop.try_clone().context("the control thread's end")?;
         let (tell, ended) = channel();
-        let run = move || {
-            use std::os::fd::AsFd;
-            if let Err(error) = listen(&mut doors, until.as_fd()) {
-                tracing::error!(%error, "control and metrics have ended; disks are served on");
-            }
-            // Nobody waits when the process ends at once.
-            let _ = tell.send(());
-        };
-        std::thread::Builder::new().name("control".into()).spawn(run).context("the control thread")?;
+        for (what, mut door) in doors {
+            let until = stop.try_clone().context("the control thread's end")?;
+            let tell = tell.clone();
+            let run = move || {
+                if let Err(error) = listen(&mut door, until.as_fd()) {
+                    tracing::error!(%error, "{what} has ended; disks are served on");
+                }
+                // The server first: who waits may want to be the last who has it.
+                drop(door);
+                drop(tell);
+            };
+            std::thread::Builder::new().name(what.into()).spawn(run).context("the control thread")?;
+        }
         Ok(Listening { stop, ended, _named: name })
     }
 }
 
 impl Listening {
-    /// Listens no longer. A request that is being carried out is waited for a moment.
+    /// Listens no longer. A request that is being carried out is waited for, if that takes no longer than a few seconds.
     pub(crate) fn end(self) {
         self.stop.stop();
         let _ = self.ended.recv_timeout(LAST_REQUEST);
@@ -118,7 +131,7 @@ fn make_folder(socket: &Path, user: Option<&User>) {
 }
 
 /// Answers the first line.
-fn line(asked: &mut Vec<u8>, ended: bool, server: &Server, config: &ServeConfig) -> Option<Said> {
+fn line(asked: &mut Vec<u8>, ended: bool, daemon: &Daemon) -> Option<Said> {
     let end = asked.iter().position(|byte| *byte == b'\n');
     let length = match end {
         Some(end) => end + 1,
@@ -135,11 +148,11 @@ fn line(asked: &mut Vec<u8>, ended: bool, server: &Server, config: &ServeConfig)
     }
     let request: Vec<u8> = asked.drain(..length).collect();
     let request = request.trim_ascii();
-    let bytes = if request.is_empty() { Vec::new() } else { answer(request, server, config) };
+    let bytes = if request.is_empty() { Vec::new() } else { answer(request, daemon) };
     Some(Said { bytes, last: false })
 }
 
-fn answer(request: &[u8], server: &Server, config: &ServeConfig) -> Vec<u8> {
+fn answer(request: &[u8], daemon: &Daemon) -> Vec<u8> {
     let request = match serde_json::from_slice(request) {
         Ok(request) => request,
         Err(error) => {
@@ -147,8 +160,9 @@ fn answer(request: &[u8], server: &Server, config: &ServeConfig) -> Vec<u8> {
             return said::<()>(Err(error.into()));
         }
     };
+    let server = &daemon.server;
     match request {
-        Request::Add { export, folder } => said(add(server, config, export, folder)),
+        Request::Add { export, folder } => said(add(daemon, export, folder)),
         Request::Remove { address, forget } => said(remove(server, address, forget)),
         Request::Resize { address, bytes, shrink } => said(resize(server, address, bytes, shrink)),
         Request::List {} => said(Ok(listing(server, None))),
@@ -167,12 +181,8 @@ fn said<T: Serialize>(result: Result<T, Error>) -> Vec<u8> {
     line
 }
 
-fn add(
-    server: &Server,
-    config: &ServeConfig,
-    mut export: Export,
-    folder: Option<PathBuf>,
-) -> Result<Listing, Error> {
+fn add(daemon: &Daemon, mut export: Export, folder: Option<PathBuf>) -> Result<Listing, Error> {
+    let Daemon { server, config, user } = daemon;
     if let Some(folder) = folder {
         export.start_at(&folder);
     }
@@ -187,6 +197,9 @@ fn add(
         );
     }
     export.check()?;
+    if let Some(folder) = export.overlay.as_deref().filter(|folder| folder.is_dir()) {
+        may_make_files(folder, user.as_ref())?;
+    }
     crate::serve::export(server, config, &export)?;
     tracing::info!(disk = %export.address, image = %export.image.display(), "added");
     Ok(listing(server, Some(export.address)))
@@ -225,8 +238,8 @@ mod tests {
 
     use super::*;
 
-    fn config() -> ServeConfig {
-        ServeConfig {
+    fn daemon() -> Daemon {
+        let config = ServeConfig {
             interfaces: vec!["lo".into()],
             user: None,
             seccomp: crate::confine::Seccomp::Off,
@@ -235,14 +248,14 @@ mod tests {
             state: Place::None,
             control: Place::None,
             metrics: None,
-        }
+        };
+        Daemon { server: Arc::new(Server::new()), config, user: None }
     }
 
     /// Asks as a client would; the reply.
-    fn ask(server: &Server, request: &Value) -> Value {
-        let config = config();
+    fn ask(daemon: &Daemon, request: &Value) -> Value {
         let mut asked = format!("{request}\n{{").into_bytes();
-        let said = line(&mut asked, false, server, &config).unwrap();
+        let said = line(&mut asked, false, daemon).unwrap();
         assert_eq!((&*asked, said.last), (&b"{"[..], false));
         serde_json::from_slice(&said.bytes).unwrap()
     }
@@ -252,37 +265,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         File::create(path("a.img")).unwrap().set_len(1 << 20).unwrap();
-        let server = Server::new();
+        let daemon = daemon();
         let nothing = json!({"ok": {"exports": []}});
-        assert_eq!(ask(&server, &json!({"do": "list"})), nothing);
+        assert_eq!(ask(&daemon, &json!({"do": "list"})), nothing);
 
-        let added = ask(&server, &json!({"do": "add", "export": "7.1=a.img", "folder": folder.path()}));
+        let added = ask(&daemon, &json!({"do": "add", "export": "7.1=a.img", "folder": folder.path()}));
         let export = json!({
             "address": "7.1", "image": path("a.img"), "bytes": 1 << 20, "mode": "read-write", "overlay": null,
             "serial": "KAGERO-00007-001", "settings": {"config": "", "mask": [], "reserved": []},
         });
         assert_eq!(added, json!({"ok": {"exports": [export]}}));
         let table = json!({"address": "7.1", "image": path("b.img"), "read-only": true});
-        let error = ask(&server, &json!({"do": "add", "export": table}));
+        let error = ask(&daemon, &json!({"do": "add", "export": table}));
         assert!(
             error["error"]["line"].as_str().unwrap().contains("a.img is served there already"),
             "{error}"
         );
-        let grown = ask(&server, &json!({"do": "resize", "address": "7.1", "bytes": 2 << 20}));
+        let grown = ask(&daemon, &json!({"do": "resize", "address": "7.1", "bytes": 2 << 20}));
         assert_eq!(grown["ok"]["exports"][0]["bytes"], 2 << 20);
-        let refused = ask(&server, &json!({"do": "resize", "address": "7.1", "bytes": 1 << 20}));
+        let refused = ask(&daemon, &json!({"do": "resize", "address": "7.1", "bytes": 1 << 20}));
         assert_eq!(refused["error"]["code"], 2);
-        let stats = ask(&server, &json!({"do": "stats"}));
+        let stats = ask(&daemon, &json!({"do": "stats"}));
         assert_eq!(stats["ok"]["exports"][0]["bytes"], 2 << 20);
-        assert_eq!(ask(&server, &json!({"do": "remove", "address": "7.1"})), nothing);
-        assert_eq!(ask(&server, &json!({"do": "remove", "address": "7.1"}))["error"]["code"], 2);
+        assert_eq!(ask(&daemon, &json!({"do": "remove", "address": "7.1"})), nothing);
+        assert_eq!(ask(&daemon, &json!({"do": "remove", "address": "7.1"}))["error"]["code"], 2);
     }
 
     #[test]
     fn a_line_is_waited_for_as_far_as_it_goes() {
-        let server = Server::new();
-        let config = config();
-        let say = |asked: &[u8], ended| line(&mut asked.to_vec(), ended, &server, &config);
+        let daemon = daemon();
+        let say = |asked: &[u8], ended| line(&mut asked.to_vec(), ended, &daemon);
         assert!(say(b"", false).is_none() && say(b"", true).is_none());
         assert!(say(br#"{"do":"list"}"#, false).is_none());
         assert!(!say(br#"{"do":"list"}"#, true).unwrap().last);

@@ -1,4 +1,4 @@
-//! Sockets that are listened on, all in one thread: who connects asks, and is answered in order.
+//! Sockets that are listened on, each by one thread: who connects asks, and is answered in order.
 //!
 //! Nobody can hold up the others: no connection is waited for, what one may send and be sent is bounded, and when a door has too many the
 //! one that was quiet the longest makes room.
@@ -108,16 +108,16 @@ struct Visitor {
 }
 
 /// Listens until `stop` is readable.
-pub(super) fn listen(doors: &mut [Door], stop: BorrowedFd<'_>) -> io::Result<()> {
-    let mut visitors: Vec<(usize, Visitor)> = Vec::new();
+pub(super) fn listen(door: &mut Door, stop: BorrowedFd<'_>) -> io::Result<()> {
+    let mut visitors: Vec<Visitor> = Vec::new();
     let mut events = 0;
     loop {
         let wanted = |visitor: &Visitor| {
             if visitor.said.is_empty() { PollFlags::IN } else { PollFlags::OUT }
         };
-        let mut fds = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
-        fds.extend(doors.iter().map(|door| PollFd::new(&door.listener, PollFlags::IN)));
-        fds.extend(visitors.iter().map(|(_, v)| PollFd::from_borrowed_fd(v.stream.fd(), wanted(v))));
+        let mut fds =
+            vec![PollFd::from_borrowed_fd(stop, PollFlags::IN), PollFd::new(&door.listener, PollFlags::IN)];
+        fds.extend(visitors.iter().map(|v| PollFd::from_borrowed_fd(v.stream.fd(), wanted(v))));
         match poll(&mut fds, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -125,47 +125,44 @@ pub(super) fn listen(doors: &mut [Door], stop: BorrowedFd<'_>) -> io::Result<()>
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        let (stopped, ready) = ready.split_first().unwrap_or((&true, &[]));
+        let [stopped, knocked, of_visitors @ ..] = &*ready else { return Ok(()) };
         if *stopped {
             return Ok(());
         }
-        let (of_doors, of_visitors) = ready.split_at(doors.len());
         let mut turns = of_visitors.iter();
-        visitors.retain_mut(|(door, visitor)| {
+        visitors.retain_mut(|visitor| {
             if !turns.next().is_some_and(|ready| *ready) {
                 return true;
             }
             events += 1;
             visitor.heard = events;
-            visitor.go_on(&mut doors[*door].speak).unwrap_or(false)
+            visitor.go_on(&mut door.speak).unwrap_or(false)
         });
-        for (index, _) in of_doors.iter().enumerate().filter(|(_, ready)| **ready) {
-            match doors[index].listener.accept() {
-                Ok(stream) => {
-                    events += 1;
-                    make_room(&mut visitors, index);
-                    let visitor =
-                        Visitor { stream, asked: vec![], said: vec![], ended: false, heard: events };
-                    visitors.push((index, visitor));
-                }
-                // It has gone again.
-                Err(error) if is_passing(&error) || error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot take a connection");
-                    // Out of descriptors, most likely: somebody has to go before anybody can come.
-                    visitors.pop();
-                    std::thread::sleep(std::time::Duration::from_millis(100));
-                }
+        if !knocked {
+            continue;
+        }
+        match door.listener.accept() {
+            Ok(stream) => {
+                events += 1;
+                make_room(&mut visitors);
+                visitors.push(Visitor { stream, asked: vec![], said: vec![], ended: false, heard: events });
+            }
+            // It has gone again.
+            Err(error) if is_passing(&error) || error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a connection");
+                // Out of descriptors, most likely: somebody has to go before anybody can come.
+                visitors.pop();
+                std::thread::sleep(std::time::Duration::from_millis(100));
             }
         }
     }
 }
 
-/// Lets the client that was quiet the longest go if a door has as many as it may.
-fn make_room(visitors: &mut Vec<(usize, Visitor)>, door: usize) {
-    let here = || visitors.iter().enumerate().filter(|(_, (index, _))| *index == door);
-    if here().count() >= MOST
-        && let Some((quiet, _)) = here().min_by_key(|(_, (_, visitor))| visitor.heard)
+/// Lets the client that was quiet the longest go if there are as many as there may be.
+fn make_room(visitors: &mut Vec<Visitor>) {
+    if visitors.len() >= MOST
+        && let Some((quiet, _)) = visitors.iter().enumerate().min_by_key(|(_, visitor)| visitor.heard)
     {
         visitors.remove(quiet);
     }

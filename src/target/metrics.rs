@@ -75,24 +75,58 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_sample_has_a_type_and_a_number() {
-        let work = Work { reads: 1, writes: 2, flushes: 3, bytes_read: 512, bytes_written: 1024, errors: 0 };
-        let export = ExportWork { address: "7.1".into(), bytes: 4096, work };
-        let page = prometheus(&Statistics { exports: vec![export], frames: 9, ..Statistics::default() });
-        assert!(page.contains("\nkagero_target_written_bytes_total{export=\"7.1\"} 1024\n"), "{page}");
-        assert!(page.contains("\nkagero_target_frames_received_total 9\n"), "{page}");
-        let mut typed = "";
-        for line in page.lines() {
-            if let Some(words) = line.strip_prefix("# TYPE ") {
-                typed = words.split(' ').next().unwrap();
-                assert_eq!(typed.ends_with("_total"), words.ends_with(" counter"), "{line}");
-            } else if !line.starts_with("# HELP ") {
-                let (sample, value) = line.rsplit_once(' ').unwrap();
-                assert_eq!(sample.split('{').next().unwrap(), typed);
-                value.parse::<f64>().unwrap();
+    /// As strict as the format's description: each metric once, with its help, its type, and its samples in one piece; names of the allowed
+    /// letters; labels quoted and escaped; numbers; no series twice. Gives the names.
+    fn check(page: &str) -> Vec<&str> {
+        let is_name = |text: &str, more: &str| {
+            let letter = |c: char| c.is_ascii_alphabetic() || c == '_' || more.contains(c);
+            text.starts_with(letter) && text.chars().all(|c| letter(c) || c.is_ascii_digit())
+        };
+        let (mut names, mut series) = (Vec::new(), std::collections::BTreeSet::new());
+        assert!(page.ends_with('\n') && !page.contains('\r'));
+        let mut lines = page[..page.len() - 1].split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let (name, help) = line.strip_prefix("# HELP ").expect(line).split_once(' ').unwrap();
+            assert!(is_name(name, ":") && !names.contains(&name) && help.ends_with('.'), "{line}");
+            names.push(name);
+            let typed = lines.next().unwrap();
+            let kind = typed.strip_prefix(&format!("# TYPE {name} ")).expect(typed);
+            assert!(if name.ends_with("_total") { kind == "counter" } else { kind == "gauge" }, "{typed}");
+            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+                let (of, value) = sample.rsplit_once(' ').unwrap();
+                assert!(value.parse::<u64>().is_ok() && series.insert(of), "{sample}");
+                let labels = of.strip_prefix(name).expect(sample);
+                let Some(labels) = labels.strip_prefix('{') else {
+                    assert_eq!(labels, "", "{sample}");
+                    continue;
+                };
+                for label in labels.strip_suffix('}').expect(sample).split(',') {
+                    let (label, value) = label.split_once('=').unwrap();
+                    let value =
+                        value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect(sample);
+                    let bare = ["\\\\", "\\\"", "\\n"].iter().fold(value.to_owned(), |v, e| v.replace(e, ""));
+                    assert!(is_name(label, "") && !bare.contains(['"', '\\']), "{sample}");
+                }
             }
         }
+        names
+    }
+
+    #[test]
+    fn pages_are_what_the_format_says() {
+        let work = Work { reads: 1, writes: 2, flushes: 3, bytes_read: 512, bytes_written: 1024, errors: 0 };
+        let export = |address: &str| ExportWork {
+            address: address.into(),
+            bytes: 4096,
+            work: Work { reads: 1, writes: 2, flushes: 3, bytes_read: 512, bytes_written: 1024, errors: 0 },
+        };
+        let exports = vec![export("7.1"), export("65534.254"), export("\\\"\n")];
+        let page = prometheus(&Statistics { exports, total: work, frames: 9, unsent: u64::MAX });
+        assert!(page.contains("\nkagero_target_written_bytes_total{export=\"7.1\"} 1024\n"), "{page}");
+        assert!(page.contains("\nkagero_target_frames_received_total 9\n"), "{page}");
+        assert_eq!(check(&page).len(), 12);
+        // Without disks, too.
+        assert_eq!(check(&prometheus(&Statistics::default())).len(), 12);
     }
 
     #[test]

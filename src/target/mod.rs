@@ -11,7 +11,7 @@ pub mod show;
 mod socket;
 
 pub use ask::ask;
-pub(crate) use carry_out::ControlPlane;
+pub(crate) use carry_out::{ControlPlane, Daemon};
 pub use metrics::prometheus;
 pub use protocol::{Complaint, ExportStatus, ExportWork, Listing, Reply, Request, Statistics, Work};
 
