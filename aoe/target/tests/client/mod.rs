@@ -88,6 +88,7 @@ impl<L: Link + AsFd> Client<L> {
         self.finish(tag)
     }
 
+    #[allow(dead_code)] // Not in every test.
     pub(crate) fn write(&mut self, lba: u64, data: &[u8], durable: bool) -> Result<(), Outcome> {
         let sectors = (data.len() / 512) as u32;
         let tag = self.submit(Operation::Write { lba, sectors, durable }, data.to_vec());
