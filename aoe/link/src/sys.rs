@@ -106,6 +106,69 @@ pub(crate) fn join_promiscuous(fd: impl AsFd, index: i32) -> io::Result<()> {
     set_packet_option(fd, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
+/// What identifies the group of sockets that share their frames with this one, to the option that joins it.
+pub(crate) fn fanout_group(fd: impl AsFd) -> io::Result<u32> {
+    let mut group = 0u32;
+    let mut len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: `group` is writable for `len` bytes.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_FANOUT,
+            (&raw mut group).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(group)
+}
+
+/// Sets an option whose value is a classic BPF program.
+fn set_program(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `program` is a `sock_fprog`, and what it points to is readable for its length; the kernel copies it and writes nothing.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    })
+}
+
+/// The program that chooses among the sockets of a group.
+pub(crate) fn set_fanout_program(fd: impl AsFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    set_program(fd.as_fd(), libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, program)
+}
+
+/// The program that says which frames a socket takes.
+pub(crate) fn attach_filter(fd: impl AsFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    set_program(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program)
+}
+
+/// Has a socket take all frames again.
+pub(crate) fn detach_filter(fd: impl AsFd) -> io::Result<()> {
+    let none = 0i32;
+    // SAFETY: `none` is readable for the size given; the option ignores it.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            (&raw const none).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    })
+}
+
 /// Frames received, and dropped for want of room, since the last call.
 pub(crate) fn packet_statistics(fd: impl AsFd) -> io::Result<libc::tpacket_stats> {
     let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };

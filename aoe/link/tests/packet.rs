@@ -2,6 +2,7 @@
 
 mod namespace;
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use kagero_aoe::link::Link;
@@ -180,6 +181,49 @@ fn goes_on_after_the_interface_was_down() {
         let back = frame(a.mac(), b.mac(), AOE, &[3; 500]);
         send(&mut b, &back);
         assert_eq!(receive(&mut a), Some(back));
+    });
+}
+
+#[test]
+fn shared_links_each_serve_their_own_stations() {
+    with_cable(|| {
+        let mut members = PacketLink::open_shared("kgv0", Options::default(), 3).unwrap();
+        let small = Options { receive_slots: 16, ..Options::default() };
+        let mut client = PacketLink::open("kgv1", small).unwrap();
+        let mut whose = BTreeMap::new();
+        for round in 0..4u8 {
+            for station in 0..64 {
+                let sent = frame(members[0].mac(), [2, 0, 0, 0, 0, station], AOE, &[round; 100]);
+                assert!(send(&mut client, &sent));
+                let mut takers = Vec::new();
+                for (number, member) in members.iter_mut().enumerate() {
+                    while member.receive(|bytes| assert_eq!(bytes, sent)) {
+                        takers.push(number);
+                    }
+                }
+                assert_eq!(takers.len(), 1, "the frame came to {takers:?}");
+                assert_eq!(*whose.entry(station).or_insert(takers[0]), takers[0], "station {station}");
+            }
+            if round == 1 {
+                ip("link set dev kgv0 down");
+                ip("link set dev kgv0 up");
+                // The other end's carrier comes back with its peer.
+                let hello = frame(members[0].mac(), client.mac(), AOE, &[9; 100]);
+                let arrived = (0..100).any(|_| {
+                    send(&mut client, &hello);
+                    let mut fds: Vec<_> =
+                        members.iter().map(|member| PollFd::new(member, PollFlags::IN)).collect();
+                    poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
+                    members.iter_mut().any(|member| !nothing(member))
+                });
+                assert!(arrived);
+                members.iter_mut().for_each(|member| while !nothing(member) {});
+            }
+        }
+        for number in 0..3 {
+            let stations = whose.values().filter(|member| **member == number).count();
+            assert!(stations >= 10, "member {number} has {stations} of 64 stations");
+        }
     });
 }
 

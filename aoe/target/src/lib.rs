@@ -26,6 +26,7 @@ mod raw;
 mod serve;
 mod server;
 mod settings;
+mod shares;
 mod stats;
 mod stop;
 mod thread;

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kagero_aoe::link::Link;
@@ -39,33 +40,25 @@ impl Server {
     /// Serves until `stop` is readable, and then until what was received is answered. Interfaces may go down and come up again, and frames may find
     /// no way out: it goes on.
     ///
-    /// Several threads may serve at once, each with links of its own. A client's requests for one disk must all come to the same thread.
-    ///
     /// # Errors
     /// Only when the kernel refuses to wait for events.
     pub fn serve<L: PageLink + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
-        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&poll, stop, EventData::new_u64(STOP), EventFlags::IN)?;
-        let lane = Lane::new(self)?;
-        for event in lane.events() {
-            epoll::add(&poll, event, EventData::new_u64(LANE), EventFlags::IN)?;
-        }
-        let mut stations = Vec::new();
-        for (number, link) in links.iter_mut().enumerate() {
-            let station = Station::new(link, number);
-            epoll::add(&poll, &*station.link, EventData::new_u64(number as u64), station.interest)?;
-            stations.push(station);
-        }
-        Session { server: self, lane, stations, poll, end: None }.run(stop)
+        Session::new(self, links.iter_mut().enumerate(), vec![stop.as_fd()])?.run()
     }
 }
 
 /// One thread that serves.
-struct Session<'s, 'l, L> {
+pub(crate) struct Session<'s, 'l, L> {
     server: &'s Server,
     lane: Lane<'s>,
     stations: Vec<Station<'l, L>>,
     poll: OwnedFd,
+    /// What ends it.
+    stops: Vec<BorrowedFd<'s>>,
+    /// Whether it tells stations of disks; one thread does.
+    pub(crate) announces: bool,
+    /// While frames come.
+    awake: Option<Arc<()>>,
     /// Nothing more is taken in, and what is under way may take until then.
     end: Option<Instant>,
 }
@@ -73,6 +66,9 @@ struct Session<'s, 'l, L> {
 /// A link, and what waits for it.
 struct Station<'l, L> {
     link: &'l mut L,
+    /// Its place among the thread's links.
+    place: usize,
+    /// The number that disks know it by.
     number: usize,
     /// Answers that found no room in the transmit buffers yet.
     outbox: VecDeque<Finished>,
@@ -83,31 +79,56 @@ struct Station<'l, L> {
     interest: EventFlags,
 }
 
-impl<L: PageLink + AsFd> Session<'_, '_, L> {
-    fn run(mut self, stop: &impl AsFd) -> io::Result<()> {
+impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
+    pub(crate) fn new(
+        server: &'s Server,
+        links: impl Iterator<Item = (usize, &'l mut L)>,
+        stops: Vec<BorrowedFd<'s>>,
+    ) -> io::Result<Self> {
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for stop in &stops {
+            epoll::add(&poll, stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        }
+        let lane = Lane::new(server)?;
+        for event in lane.events() {
+            epoll::add(&poll, event, EventData::new_u64(LANE), EventFlags::IN)?;
+        }
+        let mut stations = Vec::new();
+        for (place, (number, link)) in links.enumerate() {
+            let station = Station::new(link, place, number);
+            epoll::add(&poll, &*station.link, station.event(), station.interest)?;
+            stations.push(station);
+        }
+        Ok(Session { server, lane, stations, poll, stops, announces: true, awake: None, end: None })
+    }
+
+    pub(crate) fn run(mut self) -> io::Result<()> {
         self.announce(None);
         let mut events = Vec::with_capacity(16);
-        let mut busy = false;
         loop {
             events.clear();
             let at_most = match self.end {
                 Some(end) => Some(end.saturating_duration_since(Instant::now())),
-                None => busy.then_some(REST),
+                None => self.awake.is_some().then_some(REST),
             };
             match epoll::wait(&self.poll, spare_capacity(&mut events), at_most.map(timespec).as_ref()) {
-                Ok(0) if busy => self.server.rest(),
+                Ok(0) if self.awake.take().is_some() => self.server.rest(),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            busy = !events.is_empty();
+            if !events.is_empty() {
+                self.awake.get_or_insert_with(|| self.server.awake());
+            }
             for &Event { flags, data } in &events {
                 match data.u64() {
                     STOP => {
-                        epoll::delete(&self.poll, stop)?;
+                        for stop in self.stops.drain(..) {
+                            epoll::delete(&self.poll, stop)?;
+                        }
                         self.end = Some(Instant::now() + LAST_REQUESTS);
                     }
                     LANE => self.collect(),
-                    number => self.serve_link(usize::try_from(number).unwrap_or(usize::MAX), flags),
+                    place => self.serve_link(usize::try_from(place).unwrap_or(usize::MAX), flags),
                 }
             }
             let quiet = self.end.is_some() || self.lane.is_full();
@@ -129,6 +150,9 @@ impl<L: PageLink + AsFd> Session<'_, '_, L> {
 
     /// Tells all stations of a disk, or of every disk, so that who waits for it need not wait longer.
     fn announce(&mut self, disk: Option<Address>) {
+        if !self.announces {
+            return;
+        }
         let target = self.server.target();
         for Station { link, number, .. } in &mut self.stations {
             let port = port(*link, *number);
@@ -156,8 +180,8 @@ impl<L: PageLink + AsFd> Session<'_, '_, L> {
         }
     }
 
-    fn serve_link(&mut self, number: usize, flags: EventFlags) {
-        let Some(station) = self.stations.get_mut(number) else { return };
+    fn serve_link(&mut self, place: usize, flags: EventFlags) {
+        let Some(station) = self.stations.get_mut(place) else { return };
         station.catch_up(&mut self.lane);
         if self.end.is_none() && !station.is_behind() {
             station.serve_batch(self.server, &mut self.lane);
@@ -170,15 +194,20 @@ impl<L: PageLink + AsFd> Session<'_, '_, L> {
 }
 
 impl<'l, L: PageLink + AsFd> Station<'l, L> {
-    fn new(link: &'l mut L, number: usize) -> Self {
+    fn new(link: &'l mut L, place: usize, number: usize) -> Self {
         Station {
             link,
+            place,
             number,
             outbox: VecDeque::new(),
             clogged: false,
             gone: false,
             interest: EventFlags::IN,
         }
+    }
+
+    fn event(&self) -> EventData {
+        EventData::new_u64(self.place as u64)
     }
 
     /// Whether answers wait for the network. Who sends faster than that waits in the receive ring.
@@ -206,7 +235,7 @@ impl<'l, L: PageLink + AsFd> Station<'l, L> {
     /// Answers what waits on the link, up to a batch.
     fn serve_batch(&mut self, server: &Server, lane: &mut Lane<'_>) {
         self.link.hold();
-        let mut batch = Batch::new(server, lane, port(self.link, self.number), self.number);
+        let mut batch = Batch::new(server, lane, port(self.link, self.number), self.place);
         for _ in 0..BATCH {
             if !batch.serve_one(self.link) {
                 break;
@@ -229,7 +258,7 @@ impl<'l, L: PageLink + AsFd> Station<'l, L> {
             // Errors are told whatever is asked for, again and again: a link that is gone is left out altogether.
             match self.gone {
                 true => epoll::delete(poll, &*self.link)?,
-                false => epoll::modify(poll, &*self.link, EventData::new_u64(self.number as u64), wanted)?,
+                false => epoll::modify(poll, &*self.link, self.event(), wanted)?,
             }
             self.interest = wanted;
         }

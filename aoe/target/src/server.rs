@@ -29,6 +29,8 @@ pub struct Server {
     pub(crate) workers: Workers,
     /// Of the threads that serve.
     mailboxes: Mutex<Vec<Weak<Mailbox>>>,
+    /// Held by those of them that have something to do.
+    awake: Arc<()>,
 }
 
 /// One disk: its bytes, and what was done with them.
@@ -261,8 +263,16 @@ impl Server {
         all
     }
 
-    /// Nobody has asked for anything for a while.
+    /// What a thread holds while frames come to it.
+    pub(crate) fn awake(&self) -> Arc<()> {
+        Arc::clone(&self.awake)
+    }
+
+    /// A thread has had no frames for a while.
     pub(crate) fn rest(&self) {
+        if Arc::strong_count(&self.awake) > 1 {
+            return;
+        }
         self.served().values().for_each(|served| served.source.rest());
     }
 

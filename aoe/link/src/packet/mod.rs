@@ -2,6 +2,7 @@
 
 mod backlog;
 mod ring;
+mod share;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -67,7 +68,35 @@ impl PacketLink {
     /// No such interface, interface down, an MTU below [`LEAST_MTU`](crate::interface::LEAST_MTU), no permission; each in one line that
     /// says what to do.
     pub fn open(name: &str, options: Options) -> Result<Self, Error> {
-        let interface = Interface::ready(name)?;
+        Self::open_one(Interface::ready(name)?, options, false)
+    }
+
+    /// Opens the interface `name` for `members` threads, one at least: each gets a link of its own, and every station's frames always come to the
+    /// same one of them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_shared(name: &str, options: Options, members: usize) -> Result<Vec<Self>, Error> {
+        let first = Self::open(name, options)?;
+        let mut links = vec![first];
+        for _ in 1..members {
+            links.push(Self::open_one(Interface::ready(name)?, options, true)?);
+        }
+        if let [first, rest @ ..] = &links[..]
+            && !rest.is_empty()
+        {
+            let rest: Vec<_> = rest.iter().map(|link| &link.socket).collect();
+            share::share_among(&first.socket, &rest).map_err(|source| Error::Kernel {
+                name: name.into(),
+                doing: "share its frames among threads",
+                source,
+            })?;
+        }
+        Ok(links)
+    }
+
+    fn open_one(interface: Interface, options: Options, deaf: bool) -> Result<Self, Error> {
+        let name = interface.name.as_str();
         let kernel = |doing| move |source: io::Error| Error::Kernel { name: name.into(), doing, source };
         // Protocol 0: nothing is received before the ring stands and the socket is bound.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -87,6 +116,9 @@ impl PacketLink {
         let room = options.transmit_slots * 2 * LONGEST;
         if sockopt::set_socket_send_buffer_size_force(&socket, room).is_err() {
             let _ = sockopt::set_socket_send_buffer_size(&socket, room);
+        }
+        if deaf {
+            share::deafen(&socket).map_err(kernel("close it for now"))?;
         }
         sys::bind_packet(&socket, interface.index, AOE).map_err(kernel("bind to it"))?;
         if options.promiscuous {
