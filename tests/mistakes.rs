@@ -253,8 +253,8 @@ fn overlays_that_can_not_be_used() {
         return;
     }
     let place = Place::with_cable(1500);
-    let serve =
-        || place.kagero(&["serve", "--interface", "near", "7.1=a.img,overlay=over", "--pcap", "run.pcap"]);
+    let words = "serve --control none --state none --interface near --pcap run.pcap 7.1=a.img,overlay=over";
+    let serve = || place.kagero(&words.split(' ').collect::<Vec<_>>());
     place.refused(serve(), "no folder over for overlays: make it with `mkdir`");
 
     fs::create_dir(place.path("over")).unwrap();
