@@ -108,7 +108,7 @@ fn serve(network: &Namespace, image: &Path, log: &Path) -> Result<Process> {
     let mut command = network.command(kagero()?);
     let mut export = std::ffi::OsString::from(format!("{TARGET}="));
     export.push(image);
-    command.args(["serve", "--interface", TAP]).arg(export);
+    command.args(["serve", "--control", "none", "--state", "none", "--interface", TAP]).arg(export);
     let mut target = Process::start(command, log)?;
     target.expect("serving", Duration::from_secs(10)).context("starting the target on L0")?;
     Ok(target)
