@@ -53,7 +53,9 @@ impl From<kagero_target::Error> for Error {
     /// As with links.
     fn from(error: kagero_target::Error) -> Self {
         match error {
-            kagero_target::Error::Kernel { .. } => Error::Failure(error.into()),
+            kagero_target::Error::Kernel { .. }
+            | kagero_target::Error::NotFlushed(_)
+            | kagero_target::Error::StillBusy(_) => Error::Failure(error.into()),
             _ => Error::User(UserError::new("", error, "")),
         }
     }

@@ -33,5 +33,6 @@ pub mod session;
 pub mod signals;
 pub mod stop;
 pub mod storage;
+pub mod target;
 pub mod trace;
 mod vcpu;

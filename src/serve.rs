@@ -3,21 +3,38 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kagero_aoe::link::Link;
 use kagero_link::{AnyLink, Interface};
 use kagero_target::{Access, Image, Location, Overlays, Server};
+use sd_notify::NotifyState;
 
-use crate::config::{Export, ServeConfig, grouped, numbered};
+use crate::config::places::usual_state;
+use crate::config::{Export, Place, ServeConfig, grouped, numbered};
 use crate::confine::{self, User};
 use crate::error::{Error, UserError};
 use crate::signals;
-use crate::stop::{Exit, Stop};
+use crate::stop::Stop;
+use crate::target::{ControlPlane, Daemon};
+
+/// How long the last flush of all disks may take. The kernel goes on writing what it has, whoever ends.
+const LAST_FLUSH: Duration = Duration::from_secs(60);
 
 /// A line on standard output. A reader that has gone is no reason not to serve.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Tells systemd, if it wants to know.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
 }
 
 /// Serves until a signal ends it. Says on standard output what it serves, once it does.
@@ -26,19 +43,22 @@ fn say(line: fmt::Arguments<'_>) {
 ///
 /// # Errors
 /// When an image, an interface or the user can't be used.
-pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
+pub fn serve(config: &ServeConfig) -> Result<(), Error> {
     let user = config.user.as_deref().map(User::named).transpose()?;
     // The interfaces first: nothing is locked or made for one that is not there.
     let mut links = links(&config.interfaces)?;
-    let server = Server::new();
+    let mut server = Server::new();
+    let state = keep_settings(&mut server, &config.state)?;
     // A connection to an NBD server has threads, and is made again when it breaks: by whoever we are then.
     let (local, remote): (Vec<_>, Vec<_>) =
         config.exports.iter().partition(|export| export.image.path().is_some());
     for disk in local {
         export(&server, config, disk)?;
     }
+    let control = ControlPlane::open(config, user.as_ref())?;
     confine::give_up_rights(user.as_ref())?;
-    for folder in config.exports.iter().filter_map(|export| export.overlay.as_deref()) {
+    let overlays = config.exports.iter().filter_map(|export| export.overlay.as_deref());
+    for folder in overlays.chain(state.as_deref()) {
         confine::may_make_files(folder, user.as_ref())?;
     }
     for disk in remote {
@@ -51,6 +71,8 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     let stop = Stop::new().context("the event for the end")?;
     signals::end_on_signals(&stop).context("signal handlers")?;
     confine::filter(config.seccomp)?;
+    let server = Arc::new(server);
+    let control = control.start(Daemon { server: Arc::clone(&server), config: config.clone(), user })?;
 
     for export in &config.exports {
         let disk = server.exports().into_iter().find(|disk| disk.address == export.address);
@@ -61,9 +83,13 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
     for (name, link) in config.interfaces.iter().zip(&links) {
         say(format_args!("serving on {name}, MTU {}", link.mtu()));
     }
+    notify(NotifyState::Ready);
 
-    server.serve(&mut links, &stop.fd()).context("waiting for frames")?;
+    let served = server.serve(&mut links, &stop.fd()).context("waiting for frames");
+    notify(NotifyState::Stopping);
+    control.end();
     let done = server.counters();
+    let closed = close(server);
     tracing::info!(
         frames = done.frames,
         bytes_read = done.bytes_read,
@@ -71,14 +97,17 @@ pub fn serve(config: &ServeConfig) -> Result<Exit, Error> {
         errors = done.errors,
         "ended"
     );
+    served?;
+    closed?;
     match stop.take() {
-        Some(outcome) => outcome,
-        None => Err(anyhow::anyhow!("the target stopped serving without being asked to").into()),
+        Some(outcome) => outcome.map(|_| ()),
+        None => Err(anyhow!("the target stopped serving without being asked to").into()),
     }
 }
 
 /// Serves one more disk.
-fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), Error> {
+pub(crate) fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), Error> {
+    let admission = export.admission(&config.interfaces)?;
     let unwritten = export.read_only || export.overlay.is_some();
     let access = if unwritten { Access::ReadOnly } else { Access::ReadWrite };
     let image = match &export.image {
@@ -89,11 +118,51 @@ fn export(server: &Server, config: &ServeConfig, export: &Export) -> Result<(), 
         }
     };
     match &export.overlay {
-        None => server.export_image(export.address, image)?,
-        Some(folder) => server.export_overlays(export.address, Overlays::open(image, folder.clone())?)?,
+        None => server.export_image_to(admission, export.address, image)?,
+        Some(folder) => {
+            let overlays = Overlays::open(image, folder.clone())?;
+            server.export_overlays_to(admission, export.address, overlays)?;
+        }
     }
-    server.admit(export.address, export.admission(&config.interfaces)?);
     Ok(())
+}
+
+/// Lets what clients set survive the server; the folder where it does. The usual one is done without where another server has it.
+fn keep_settings(server: &mut Server, place: &Place) -> Result<Option<PathBuf>, Error> {
+    let (folder, is_usual) = match place {
+        Place::None => (None, false),
+        Place::At(folder) => (Some(folder.clone()), false),
+        Place::Usual => (usual_state(), true),
+    };
+    let Some(folder) = folder else { return Ok(None) };
+    match server.keep_settings(&folder) {
+        Ok(()) => Ok(Some(folder)),
+        Err(error) if is_usual => {
+            tracing::warn!("{error}; until then what clients set will not survive a restart");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts everything on the medium and closes it, unless that takes too long.
+fn close(server: Arc<Server>) -> Result<(), Error> {
+    let (tell, closed) = channel();
+    let close = move || {
+        let flushed = server.flush();
+        // Closing an overlay writes to it once more.
+        drop(server);
+        let _ = tell.send(flushed);
+    };
+    std::thread::Builder::new().name("last flush".into()).spawn(close).context("the last flush")?;
+    match closed.recv_timeout(LAST_FLUSH) {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(anyhow!(
+            "the last flush took longer than {} s: what was written is still on its way to the medium",
+            LAST_FLUSH.as_secs()
+        )
+        .into()),
+    }
 }
 
 /// A lookup of a host's name loads libraries and asks the kernel about networks, for which the filter would end the process.

@@ -135,6 +135,8 @@ fn help_and_version_go_to_standard_output() {
         (&["run", "--help"], "--expect 'login:' --timeout 120s"),
         (&["serve", "--help"], "7.1=debian.img"),
         (&["discover", "--help"], "--json"),
+        (&["target", "--help"], "kagero target add 7.3=debian.img,read-only"),
+        (&["target", "resize", "--help"], "--shrink"),
         (&["image", "--help"], "image rebase"),
         (&["image", "commit", "--help"], "--force"),
     ] {

@@ -105,7 +105,16 @@ impl Place {
 
     /// `kagero serve a.img` on `interface`, once it serves.
     fn serving(&self, interface: &str) -> Serving {
-        let mut command = self.kagero(&["serve", "--interface", interface, "7.1=a.img"]);
+        let mut command = self.kagero(&[
+            "serve",
+            "--interface",
+            interface,
+            "--control",
+            "none",
+            "--state",
+            "none",
+            "7.1=a.img",
+        ]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let found = lines.into_iter().any(|line| line.starts_with("serving on "));
@@ -244,8 +253,8 @@ fn overlays_that_can_not_be_used() {
         return;
     }
     let place = Place::with_cable(1500);
-    let serve =
-        || place.kagero(&["serve", "--interface", "near", "7.1=a.img,overlay=over", "--pcap", "run.pcap"]);
+    let words = "serve --control none --state none --interface near --pcap run.pcap 7.1=a.img,overlay=over";
+    let serve = || place.kagero(&words.split(' ').collect::<Vec<_>>());
     place.refused(serve(), "no folder over for overlays: make it with `mkdir`");
 
     fs::create_dir(place.path("over")).unwrap();
@@ -490,7 +499,7 @@ fn configuration_files() {
         ),
         (
             b"disk = \"a.img\"",
-            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, user, pcap, seccomp, verbose, quiet",
+            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, user, pcap, state, control, metrics, seccomp, verbose, quiet",
         ),
         (
             b"interface = [\"lo\", \"lo\"]\nexport = \"7.1=a.img\"",

@@ -1,8 +1,5 @@
 //! `kagero discover`
 
-use std::io::{ErrorKind, Write as _, stdout};
-
-use anyhow::Context;
 use clap::Args;
 
 use crate::config::{DiscoverConfig, Period};
@@ -41,11 +38,7 @@ impl DiscoverOptions {
         config.check()?;
         let found = crate::discover::discover(&config)?;
         let text = if config.json { found.json() } else { found.table() };
-        match stdout().write_all(text.as_bytes()) {
-            // A reader that has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-            written => written.context("standard output")?,
-        }
+        super::print(&text)?;
         Ok(u8::from(found.targets.is_empty()))
     }
 }

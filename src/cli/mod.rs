@@ -4,12 +4,15 @@ mod discover;
 mod image;
 mod run;
 mod serve;
+mod target;
 mod usage;
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, Write as _, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
@@ -17,6 +20,7 @@ pub use discover::DiscoverOptions;
 pub use image::ImageOptions;
 pub use run::RunOptions;
 pub use serve::ServeOptions;
+pub use target::{TargetCommand, TargetOptions};
 
 use crate::error::Error;
 
@@ -42,6 +46,9 @@ enum Command {
     /// Serve disk images as AoE targets
     #[command(after_help = serve::EXAMPLES)]
     Serve(ServeOptions),
+    /// Look at a server that runs, and change what it serves
+    #[command(after_help = target::EXAMPLES)]
+    Target(TargetOptions),
     /// List the AoE targets on a network
     #[command(after_help = discover::EXAMPLES)]
     Discover(DiscoverOptions),
@@ -55,6 +62,7 @@ Examples:
   kagero run --disk debian.img                     boot an image that lies on this host
   kagero serve --interface eth1 7.1=debian.img     offer it to the machines on a network
   kagero run --disk aoe:7.1 --interface eth1       boot it from one of them
+  kagero target list                               what does the server here offer, and to whom?
   kagero discover --interface eth1                 what is offered here?
 
 The environment variable KAGERO_LOG filters the log, as KAGERO_LOG=debug or KAGERO_LOG=kagero::storage=trace,info.";
@@ -75,6 +83,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match cli.command {
         Command::Run(options) => options.execute(cli.verbose, cli.quiet),
         Command::Serve(options) => options.execute(cli.verbose, cli.quiet),
+        Command::Target(options) => options.execute(cli.verbose, cli.quiet),
         Command::Discover(options) => options.execute(cli.verbose, cli.quiet),
         Command::Image(options) => options.execute(cli.verbose, cli.quiet),
     };
@@ -85,6 +94,15 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 fn complain(error: &Error) -> u8 {
     crate::log::say(format_args!("kagero: {error}\n"));
     error.exit_code()
+}
+
+/// Prints what a command was asked to find out.
+fn print(text: &str) -> Result<(), Error> {
+    match stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written.context("standard output")?),
+    }
 }
 
 /// Reads the configuration file of a subcommand. Its keys are the long names of the flags, by construction: both fill the same struct.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::config::{Export, ServeConfig};
+use crate::config::{Export, Listen, Place, ServeConfig};
 use crate::confine::Seccomp;
 use crate::error::{Error, UserError};
 
@@ -20,8 +20,9 @@ Examples:
   kagero serve --interface eth1 7.4=a.img,allow=02:00:00:00:00:01+02:00:00:00:00:02
   kagero serve --interface eth1 --interface eth2 7.1=debian.img 7.5=b.img,interface=eth2
   kagero serve --config targets.toml --user kagero
+  kagero target list                               what does it serve?
 
-Ctrl-C or SIGTERM end it; what was answered as written is in the image.";
+Ctrl-C or SIGTERM end it: requests under way are finished, and what was written is on the medium.";
 
 /// What flags and configuration files say of a server.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct ServeOptions {
     /// Become this user once everything is open
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// Read options from a TOML file (keys: interface, export, user, pcap, seccomp); flags win
+    /// Read options from a TOML file (keys: interface, export, user, pcap, state, control, metrics, seccomp); flags win
     ///
     /// Relative paths in the file start at the file's folder.
     #[arg(long, value_name = "FILE")]
@@ -50,6 +51,16 @@ pub struct ServeOptions {
     /// Write the AoE traffic as a pcap file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Keep what clients set (configuration strings, mask lists, reservations) in this folder, or nowhere with "none"
+    /// [default: /var/lib/kagero, where it is there]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<Place>,
+    /// The control socket, for `kagero target`, or "none" [default: /run/kagero/serve.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<Place>,
+    /// Tell metrics in Prometheus' text format at http://ADDRESS:PORT/metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<Listen>,
     /// What becomes of system calls that serving doesn't need: on ends the process, log tells the kernel's log, off
     /// allows all [default: on]
     #[arg(long, value_name = "MODE", value_enum)]
@@ -71,7 +82,7 @@ impl ServeOptions {
         )?;
         let config = options.into_config()?;
         config.check()?;
-        Ok(crate::serve::serve(&config)?.code(false))
+        crate::serve::serve(&config).map(|()| 0)
     }
 
     /// Adds what the configuration file says, where flags say nothing.
@@ -82,11 +93,10 @@ impl ServeOptions {
         let Some(path) = &self.config else { return Ok(self) };
         let mut file: Self = super::load(path, "serve")?;
         if let Some(folder) = path.parent() {
-            file.exports.iter_mut().for_each(|export| export.image.start_at(folder));
-            let overlays = file.exports.iter_mut().filter_map(|export| export.overlay.as_mut());
-            for path in overlays.chain(&mut file.pcap) {
-                *path = folder.join(&path);
-            }
+            file.exports.iter_mut().for_each(|export| export.start_at(folder));
+            file.pcap = file.pcap.map(|path| folder.join(path));
+            file.state = file.state.map(|place| place.starting_at(folder));
+            file.control = file.control.map(|place| place.starting_at(folder));
         }
         Ok(Self {
             exports: if self.exports.is_empty() { file.exports } else { self.exports },
@@ -94,6 +104,9 @@ impl ServeOptions {
             user: self.user.or(file.user),
             config: self.config,
             pcap: self.pcap.or(file.pcap),
+            state: self.state.or(file.state),
+            control: self.control.or(file.control),
+            metrics: self.metrics.or(file.metrics),
             seccomp: self.seccomp.or(file.seccomp),
             verbose: file.verbose,
             quiet: file.quiet,
@@ -112,6 +125,9 @@ impl ServeOptions {
             interfaces: self.interface,
             exports: self.exports,
             pcap: self.pcap,
+            state: self.state.unwrap_or_default(),
+            control: self.control.unwrap_or_default(),
+            metrics: self.metrics,
             user: self.user,
             seccomp: self.seccomp.unwrap_or_default(),
         })

@@ -285,11 +285,16 @@ fn a_file_that_is_wrong_is_refused_with_its_line() {
 fn a_server_from_arguments_and_from_a_file() {
     let folder = Folder::new();
     folder.file("other.img", &[0; 512]);
-    let arguments =
-        folder.serve("--interface eth1 7.1=@/debian.img 8.1=@/other.img,read-only --pcap @/x.pcap").unwrap();
+    let arguments = folder
+        .serve(
+            "--interface eth1 7.1=@/debian.img 8.1=@/other.img,read-only --pcap @/x.pcap --state @/settings \
+             --control none --metrics 127.0.0.1:9100",
+        )
+        .unwrap();
     folder.file(
         "serve.toml",
-        b"interface = \"eth1\"\npcap = \"x.pcap\"\nexport = [\"7.1=debian.img\",\n\
+        b"interface = \"eth1\"\npcap = \"x.pcap\"\nstate = \"settings\"\ncontrol = \"none\"\n\
+          metrics = \"127.0.0.1:9100\"\nexport = [\"7.1=debian.img\",\n\
           {address = \"8.1\", image = \"other.img\", read-only = true}]",
     );
     assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments);
@@ -330,6 +335,13 @@ fn a_server_from_arguments_and_from_a_file() {
         folder.serve_error("--config @/serve.toml"),
         "@/serve.toml:2: \"nbd:\" is not an NBD export: it lacks the host: write nbd://HOST:PORT/NAME"
     );
+
+    assert_eq!(folder.serve("--interface eth1 --control @/c.sock").unwrap().exports, [], "for later");
+    folder.file("serve.toml", b"metrics = \"9100\"");
+    assert_eq!(
+        folder.serve_error("--config @/serve.toml"),
+        "@/serve.toml:1: \"9100\" is not an address to listen on: write ADDRESS:PORT, as 127.0.0.1:9100"
+    );
     let arguments = folder.serve(
         "--interface eth1 --interface eth2 --user kagero --seccomp log 7.1=@/debian.img,interface=eth2,allow=02:00:00:00:00:01+02:00:00:00:00:02",
     );
@@ -369,9 +381,11 @@ fn page(name: &str) -> String {
 #[test]
 fn the_documentation_names_every_flag() {
     let page = page("command-line.md");
-    for command in ["run", "serve", "discover"] {
-        let cli = Cli::command();
-        let flags = cli.find_subcommand(command).unwrap().get_arguments().filter_map(clap::Arg::get_long);
+    let cli = Cli::command();
+    let target = cli.find_subcommand("target").unwrap();
+    let commands = cli.get_subcommands().chain(target.get_subcommands());
+    for (command, flags) in commands.map(|command| (command.get_name(), command.get_arguments())) {
+        let flags = flags.filter_map(clap::Arg::get_long);
         for flag in flags.filter(|&flag| flag != "help") {
             assert!(page.contains(&format!("--{flag}")), "--{flag} of {command}");
         }

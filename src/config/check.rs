@@ -12,7 +12,10 @@ use kagero_target::{Format, Location, NbdUri, looks_raw};
 
 use super::outputs::{self, Output, numbered};
 use super::units::grouped;
-use super::{Boot, ConsoleSink, DiscoverConfig, MAX_DISKS, RunConfig, ServeConfig, Size, Source, TraceSink};
+use super::{
+    Boot, ConsoleSink, DiscoverConfig, Export, MAX_DISKS, Place, RunConfig, ServeConfig, Size, Source,
+    TraceSink,
+};
 use crate::error::UserError;
 
 const MIN_MEMORY: Size = Size::mib(16);
@@ -178,7 +181,8 @@ impl ServeConfig {
                 return Err(UserError::new("--interface", format!("{name} is there twice"), "name it once"));
             }
         }
-        if self.exports.is_empty() {
+        // With a socket of its own, it can get some later.
+        if self.exports.is_empty() && !matches!(self.control, Place::At(_)) {
             return Err(UserError::new(
                 "serve",
                 "there is nothing to serve",
@@ -195,10 +199,7 @@ impl ServeConfig {
                 ));
             }
             export.admission(&self.interfaces)?;
-            let identity = match &export.image {
-                Location::File(path) => Identity::File(check_image(path, export.format)?),
-                Location::Nbd(uri) => Identity::Nbd(uri),
-            };
+            let identity = export.identity()?;
             let unwritten = export.read_only || export.overlay.is_some();
             if images.iter().any(|&(other, same)| other == identity && !(same && unwritten)) {
                 return Err(UserError::new(
@@ -214,6 +215,24 @@ impl ServeConfig {
         let pcap = pcap.iter().map(|path| Output { option: "--pcap", path });
         let images: Vec<_> = self.exports.iter().filter_map(|export| export.image.path()).collect();
         outputs::check(pcap, &images)
+    }
+}
+
+impl Export {
+    /// Says what can't be done with this export alone.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), UserError> {
+        self.identity().map(|_| ())
+    }
+
+    /// Checks the image and gives what tells it from all others.
+    fn identity(&self) -> Result<Identity<'_>, UserError> {
+        Ok(match &self.image {
+            Location::File(path) => Identity::File(check_image(path, self.format)?),
+            Location::Nbd(uri) => Identity::Nbd(uri),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `kagero serve` and `kagero discover` are to do.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::keyed::{self, Keyed, truth};
 use super::units;
-use super::{Address, admission};
+use super::{Address, Listen, Place, admission};
 use crate::confine::Seccomp;
 use crate::error::BadValue;
 
@@ -24,6 +24,12 @@ pub struct ServeConfig {
     pub exports: Vec<Export>,
     /// Where the AoE traffic goes, as a pcap file.
     pub pcap: Option<PathBuf>,
+    /// Where what clients set is kept, a folder.
+    pub state: Place,
+    /// The control socket.
+    pub control: Place,
+    /// Where metrics can be fetched by HTTP.
+    pub metrics: Option<Listen>,
     /// Who the process becomes once all is open.
     pub user: Option<String>,
     /// What becomes of system calls that serving doesn't need.
@@ -66,6 +72,19 @@ pub struct DiscoverConfig {
     pub timeout: Duration,
     /// Whether to print JSON in place of a table.
     pub json: bool,
+}
+
+impl Export {
+    /// Lets relative paths start at `folder`.
+    pub fn start_at(&mut self, folder: &Path) {
+        self.image.start_at(folder);
+        self.overlay = self.overlay.as_ref().map(|path| folder.join(path));
+    }
+
+    /// Every file or folder that it names.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [self.image.path(), self.overlay.as_deref()].into_iter().flatten()
+    }
 }
 
 const PARTS: [&str; 8] =

@@ -110,7 +110,7 @@ impl fmt::Display for Period {
 ///
 /// # Errors
 /// Also for the all-ones addresses that name no single target.
-pub(super) fn address(text: &str) -> Result<Address, BadValue> {
+pub(crate) fn address(text: &str) -> Result<Address, BadValue> {
     text.parse().map_err(|_| {
         BadValue::not(
             text,

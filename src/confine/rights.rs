@@ -78,6 +78,6 @@ pub fn may_make_files(folder: &Path, user: Option<&User>) -> Result<(), UserErro
             ),
             None => ("we".to_owned(), "change its mode or owner".to_owned()),
         };
-        UserError::new(folder.display(), format!("{who} can't make overlays there: {error}"), mend)
+        UserError::new(folder.display(), format!("{who} can't make files there: {error}"), mend)
     })
 }

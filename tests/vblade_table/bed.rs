@@ -73,6 +73,7 @@ impl Bed {
             fs::write(&path, (0..written).flat_map(sector).collect::<Vec<u8>>()).unwrap();
             File::options().write(true).open(path).unwrap().set_len(u64::from(SECTORS) * 512).unwrap();
         }
+        fs::create_dir(folder.path().join("state")).unwrap();
         let server = start(folder.path(), count, options);
         let link = PacketLink::open("kgv1", packet::Options::default()).unwrap_or_else(|e| panic!("{e}"));
         let mut bed = Bed { server, link, mac: MacAddress::BROADCAST, next_tag: 0, folder };
@@ -91,6 +92,22 @@ impl Bed {
     /// Kills the server.
     pub(crate) fn kill(&mut self) {
         self.server.kill().unwrap();
+    }
+
+    /// Starts the server again, with one disk, after it was killed.
+    pub(crate) fn restart(&mut self) {
+        self.server = start(self.folder.path(), 1, "");
+    }
+
+    /// `kagero target` with these words, which does what it is told.
+    pub(crate) fn target(&self, words: &str) {
+        let mut kagero = Program::new(env!("CARGO_BIN_EXE_kagero"));
+        kagero
+            .args(["target", "--control", "control"])
+            .args(words.split(' '))
+            .current_dir(self.folder.path());
+        let done = kagero.output().unwrap();
+        assert!(done.status.success(), "{words}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// The header of the next request to the first disk.
@@ -233,7 +250,8 @@ impl Bed {
 
 fn start(folder: &Path, count: u8, options: &str) -> Process {
     let mut kagero = Program::new(env!("CARGO_BIN_EXE_kagero"));
-    kagero.args(["serve", "--interface", SERVER]).env_remove("KAGERO_LOG").current_dir(folder);
+    kagero.args(["serve", "--interface", SERVER, "--state", "state", "--control", "control"]);
+    kagero.env_remove("KAGERO_LOG").current_dir(folder);
     kagero.args((1..=count).map(|slot| format!("7.{slot}={slot}.img{options}")));
     let mut server = Process::start(kagero, &folder.join("log")).unwrap();
     server.expect("serving on", PATIENCE).unwrap();

@@ -15,6 +15,7 @@
 //! | O_DIRECT: one request at a time | [`many_direct_requests_are_on_their_way_at_once`] |
 //! | a process an export | [`two_hundred_disks_are_one_small_process`] |
 //! | dies when the interface goes down or a send fails | [`an_interface_that_goes_down_is_waited_for`] |
+//! | the size is fixed, what clients set is lost | [`disks_grow_and_what_clients_set_survives`] |
 //! | the receive buffer is for one client | [`a_client_that_asks_for_more_than_announced_gets_all_its_answers`] |
 
 mod bed;
@@ -357,6 +358,38 @@ fn an_interface_that_goes_down_is_waited_for() {
             bed.ask_until_answered(&ata(command(0x24, 77, 1), &[]));
             bed.assert_serves();
         }
+    });
+}
+
+/// vblade has the size that it began with, and forgets everything.
+#[test]
+fn disks_grow_and_what_clients_set_survives() {
+    with_cable(|| {
+        let mut bed = Bed::new(1);
+        let own = bed.own_mac();
+        let set = Config { command: ConfigCommand::ForceSet, string: b"ours", ..Config::query() };
+        bed.ask(Command::Config, &config(set));
+        bed.ask(Command::Mask, &edit(&[(DirectiveCommand::Add, own)]));
+        let mut reserve = [0; 2 + 6];
+        ReserveList::encode(&mut reserve, ReserveCommand::Set, [own].into_iter()).unwrap();
+        bed.ask(Command::Reserve, &reserve);
+
+        bed.kill();
+        bed.restart();
+        let answer = bed.ask(Command::Config, &config(Config::query()));
+        assert_eq!(Config::parse(answer.frame().argument).unwrap().string, b"ours");
+        let answer = bed.ask(Command::Mask, &[0; 4]);
+        let mask = MaskList::parse(answer.frame().argument).unwrap();
+        assert!(mask.directives().map(|directive| directive.mac).eq([own]));
+        let answer = bed.ask(Command::Reserve, &[0; 2]);
+        assert!(ReserveList::parse(answer.frame().argument).unwrap().macs().eq([own]));
+
+        assert!(!bed.ata(command(0x24, SECTORS, 1), &[]).is_done(), "the disk ends before");
+        bed.target("resize 7.1 2M");
+        assert_eq!(bed.read(2 * SECTORS - 1), [0; 512]);
+        let identify = bed.ata(command(0xec, 0, 1), &[]);
+        assert_eq!(identify.ata().1[200..204], (2 * SECTORS).to_le_bytes(), "words 100 and 101");
+        bed.assert_serves();
     });
 }
 

@@ -4,8 +4,8 @@ use kagero_devices::ata::{self, bits::status};
 
 use super::{Export, Port};
 use crate::wire::{
-    self, ATA_LENGTH, Ata, Config, ConfigCommand, DATA_OFFSET, DirectiveCommand, HEADER_LENGTH, Header,
-    MaskCommand, MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
+    self, ATA_LENGTH, Address, Ata, Config, ConfigCommand, DATA_OFFSET, DirectiveCommand, HEADER_LENGTH,
+    Header, MaskCommand, MaskDirective, MaskError, MaskList, ReserveCommand, ReserveList, SECTOR, VERSION,
 };
 
 /// The firmware version that a config query reports.
@@ -45,6 +45,24 @@ impl Answer {
             Body::Nothing | Body::Drive { .. } | Body::Config(_) | Body::Reserve(_) => false,
         };
         failed || self.header.error.is_some()
+    }
+
+    /// Whether it tells its client that what it has set is set. Who keeps settings over a restart does so before this is sent.
+    #[must_use]
+    pub fn confirms_settings(&self) -> bool {
+        let set = match self.body {
+            Body::Config(command) => matches!(command, ConfigCommand::Set | ConfigCommand::ForceSet),
+            Body::Mask(command, _) => command == MaskCommand::Edit,
+            Body::Reserve(command) => matches!(command, ReserveCommand::Set | ReserveCommand::ForceSet),
+            Body::Nothing | Body::Ata { .. } | Body::Drive { .. } => false,
+        };
+        set && !self.is_error()
+    }
+
+    /// The disk that answers.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.header.address
     }
 
     /// The part of the frame `out` that the data of a read goes to, empty when there is none; `None` when `out` is too short.

@@ -1,6 +1,6 @@
 //! What an image's bytes lie in.
 
-use std::fmt;
+use std::{fmt, io};
 
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::SECTOR;
@@ -50,6 +50,24 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Fault::Aborted`].
     fn trim(&self, range: Range) -> Result<(), Fault>;
+
+    /// How many bytes its storage holds now, which may have become more or fewer since it was opened. `None` where that can't change.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn storage(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Makes the disk, and a file that holds it, `size` bytes long; only where [`storage`](Self::storage) can change. Requests that are under
+    /// way beyond the new end fail.
+    ///
+    /// # Errors
+    /// The kernel's; also when a block device is too small.
+    fn resize(&self, size: u64) -> io::Result<()> {
+        let _ = size;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Checks that `length` bytes from `offset` on can be read.
     ///

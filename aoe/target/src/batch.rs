@@ -60,6 +60,8 @@ impl<'b, 's> Batch<'b, 's> {
         });
         for step in first.into_iter().chain(rest) {
             match step {
+                // Who set something hears of it when that will survive this process.
+                Step::Answer(answer) if !self.server.keeps_settings(&answer) => {}
                 Step::Answer(answer) => {
                     if answer.is_error() {
                         self.server.stats.error();

@@ -236,6 +236,56 @@ pub enum Error {
     /// A disk was removed, and the last flush failed.
     #[error("disk {0} is not served any more, but what was written may be lost: its last flush failed")]
     NotFlushed(Address),
+    /// The size of a disk can't change while it is served.
+    #[error("disk {address} can't be resized while it is served: {why}")]
+    FixedSize {
+        /// The disk.
+        address: Address,
+        /// Why, and what can be done.
+        why: &'static str,
+    },
+    /// A disk would lose its end, and nobody said that it may.
+    #[error(
+        "disk {address} would shrink from {from} to {to} bytes: add --shrink if what lies behind may be lost"
+    )]
+    Shrinks {
+        /// The disk.
+        address: Address,
+        /// Its size.
+        from: u64,
+        /// What was asked for.
+        to: u64,
+    },
+    /// A disk can't shrink while its requests don't end.
+    #[error("disk {0} can't shrink now: requests still wait for its storage: look there")]
+    Busy(Address),
+    /// No disk has this size.
+    #[error("a disk of {0} bytes can't be: give a multiple of 512, up to 128 PiB")]
+    NoSize(u64),
+    /// A block device has no more.
+    #[error("block device {path} has {size} bytes: make it larger first, say with `lvextend`")]
+    DeviceSize {
+        /// The path.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// There is nowhere to keep what clients set.
+    #[error("no folder {0} for the settings of clients: make it with `mkdir`, or name another with --state")]
+    NoStateFolder(PathBuf),
+    /// Two servers would write the same files.
+    #[error("folder {0} for the settings of clients is another server's: give each its own with --state")]
+    StateFolderInUse(PathBuf),
+    /// What clients have set can't be known.
+    #[error(
+        "settings of clients in {path} are damaged: {why}; mend the file, or take it away to begin without any"
+    )]
+    SettingsDamaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Any other refusal by the kernel.
     #[error("disk image {path}: cannot {doing}: {source}")]
     Kernel {

@@ -11,6 +11,9 @@ use crate::format::{Signature, signature};
 use crate::raw::Raw;
 use crate::{Backend, Error, Format, Location, NbdUri, nbd, qcow2, vhdx};
 
+/// What 48 bits of LBA reach.
+const MOST_SECTORS: u64 = 1 << 48;
+
 /// What clients may do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -140,6 +143,31 @@ impl Image {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.backend.size()
+    }
+
+    /// Gives it another size: see [`Server::resize`](crate::Server::resize).
+    pub(crate) fn resize(&self, address: Address, to: Option<u64>, shrink: bool) -> Result<(), Error> {
+        let kernel = |doing| move |source| Error::Kernel { path: self.path.clone(), doing, source };
+        let fixed = |why| Err(Error::FixedSize { address, why });
+        let storage = self.backend.storage().map_err(kernel("find its size"))?;
+        let Some(storage) = storage else {
+            return fixed("that needs a raw image; change its size while it is not served");
+        };
+        let to = to.unwrap_or(storage);
+        if to == 0 || !to.is_multiple_of(SECTOR as u64) || to / SECTOR as u64 > MOST_SECTORS {
+            return Err(Error::NoSize(to));
+        }
+        let from = if to == storage { self.size() } else { self.size().max(storage) };
+        if to < from && !shrink {
+            return Err(Error::Shrinks { address, from, to });
+        }
+        if to != storage && self.access == Access::ReadOnly {
+            return fixed("it is read-only; change the image's own size, then resize without a size");
+        }
+        self.backend.resize(to).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSPC) => Error::DeviceSize { path: self.path.clone(), size: storage },
+            _ => kernel("change its size")(error),
+        })
     }
 
     /// What a guest sees of it at this address.

@@ -27,10 +27,12 @@ mod qcow2;
 mod raw;
 mod serve;
 mod server;
+mod settings;
 mod shares;
 mod stats;
 mod stop;
 mod thread;
+mod upkeep;
 mod vhdx;
 
 pub use backend::Backend;
@@ -45,6 +47,7 @@ pub use overlay::{
 };
 pub use place::Place;
 pub use server::{Server, Status};
+pub use settings::{ConfigString, StoredSettings};
 pub use stats::Counters;
 pub use stop::Stop;
 pub use thread::Running;

@@ -3,10 +3,10 @@
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kagero_aoe::target::{Fault, Range};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::Place;
@@ -18,7 +18,7 @@ use crate::format::signature;
 #[derive(Debug)]
 pub(crate) struct Raw {
     file: Arc<ImageFile>,
-    size: u64,
+    size: AtomicU64,
     /// Refuse a first sector that would make it look like another format.
     guarded: bool,
     /// A flush has failed. The kernel reports lost data once only and calls later flushes good, so we remember.
@@ -28,12 +28,18 @@ pub(crate) struct Raw {
 impl Raw {
     /// The first `size` bytes of a file.
     pub(crate) fn new(file: ImageFile, size: u64) -> Self {
-        Raw { file: Arc::new(file), size, guarded: false, lossy: AtomicBool::new(false) }
+        Raw { file: Arc::new(file), size: size.into(), guarded: false, lossy: AtomicBool::new(false) }
     }
 
     /// The same, but it stays recognizable as a raw image: without a stated format, that is all we go by on the next start.
     pub(crate) fn guarded(self) -> Self {
         Raw { guarded: true, ..self }
+    }
+
+    /// Refuses what was within the disk when it was asked for, and is no more.
+    fn within(&self, offset: u64, length: u64) -> Result<(), Fault> {
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.size());
+        if inside { Ok(()) } else { Err(Fault::Aborted) }
     }
 
     fn is_refused(&self, offset: u64, data: &[u8]) -> bool {
@@ -52,10 +58,31 @@ impl Raw {
 
 impl Backend for Raw {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Relaxed)
+    }
+
+    fn storage(&self) -> io::Result<Option<u64>> {
+        // A block device has no length of its own, but an end. Nothing else uses the file's position.
+        Ok(Some(rustix::fs::seek(&**self.file, SeekFrom::End(0))?))
+    }
+
+    fn resize(&self, size: u64) -> io::Result<()> {
+        // From the smaller size on, requests that come late fail, so that none makes the file longer again.
+        self.size.fetch_min(size, Ordering::Relaxed);
+        let storage = self.storage()?.unwrap_or(size);
+        if self.file.metadata()?.is_file() {
+            if storage != size {
+                rustix::fs::ftruncate(&**self.file, size)?;
+            }
+        } else if storage < size {
+            return Err(Errno::NOSPC.into());
+        }
+        self.size.store(size, Ordering::Relaxed);
+        Ok(())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Fault> {
+        self.within(offset, out.len() as u64)?;
         let mut done = 0;
         while done < out.len() {
             match self.file.read_at(&mut out[done..], offset + done as u64) {
@@ -69,11 +96,13 @@ impl Backend for Raw {
         Ok(())
     }
 
-    fn place_to_read(&self, offset: u64, _: usize) -> Option<Place> {
+    fn place_to_read(&self, offset: u64, length: usize) -> Option<Place> {
+        self.within(offset, length as u64).ok()?;
         Some(Place { file: Arc::clone(&self.file), at: offset })
     }
 
     fn place_to_write(&self, offset: u64, data: &[u8]) -> Option<Place> {
+        self.within(offset, data.len() as u64).ok()?;
         (!self.is_refused(offset, data)).then_some(Place { file: Arc::clone(&self.file), at: offset })
     }
 
@@ -87,6 +116,7 @@ impl Backend for Raw {
         if durable && self.lossy.load(Ordering::Relaxed) {
             return Err(Fault::Aborted);
         }
+        self.within(offset, data.len() as u64)?;
         if self.is_refused(offset, data) {
             tracing::warn!(
                 path = %self.file.path().display(),
@@ -128,6 +158,7 @@ impl Backend for Raw {
     }
 
     fn trim(&self, range: Range) -> Result<(), Fault> {
+        self.within(range.offset, range.length)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let punched = rustix::io::retry_on_intr(|| {
             rustix::fs::fallocate(&**self.file, flags, range.offset, range.length)

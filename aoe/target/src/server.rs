@@ -1,29 +1,28 @@
 //! The disks that are served, and what may be done with them while they are.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use kagero_aoe::target::{Admission, Export, Fault, Settings, Target};
+use kagero_aoe::target::{AddressTaken, Admission, Export, Fault, Settings, Target};
 use kagero_aoe::wire::{Address, MacAddress};
 use kagero_devices::storage::Disk;
 
 use crate::engine::{Letter, Mailbox, Workers};
+use crate::settings::Keeper;
 use crate::stats::Stats;
 use crate::{Access, Backend, Counters, Error, Image, Overlays, Place};
-
-/// How long the requests that a removed disk still has under way may take.
-const LAST_REQUESTS: Duration = Duration::from_secs(60);
 
 /// An AoE target for any number of disks on any number of links. [`serve`](Self::serve) does the work, in one thread or in several; disks may
 /// come and go meanwhile.
 ///
-/// Locks are taken in the order of the fields, each for moments only.
+/// Locks are taken in the order of the fields, each for moments only but for the keeper's.
 #[derive(Debug, Default)]
 pub struct Server {
     /// What the protocol knows of the disks, and where their bytes are: the same disks in both.
     served: RwLock<BTreeMap<Address, Arc<Served>>>,
+    /// What survives a restart. Held while a file is written, which serving waits for only when a client sets something.
+    pub(crate) keeper: Mutex<Keeper>,
     target: Mutex<Target>,
     /// What belongs to no disk, and what was done for disks that were removed.
     pub(crate) stats: Stats,
@@ -75,6 +74,14 @@ impl Source {
         }
     }
 
+    /// As [`Backend::flush`], for all clients.
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
+        match self {
+            Source::Shared(image) => image.flush(),
+            Source::Overlays(overlays) => overlays.flush(),
+        }
+    }
+
     /// As [`Backend::rest`].
     fn rest(&self) {
         match self {
@@ -121,6 +128,10 @@ pub struct Status {
     pub address: Address,
     /// What clients see.
     pub disk: Disk,
+    /// The image.
+    pub image: PathBuf,
+    /// Where each client's writes are, when the image is not written to.
+    pub overlays: Option<PathBuf>,
     /// Whether writes are refused.
     pub read_only: bool,
     /// What clients have set.
@@ -147,35 +158,57 @@ impl Server {
     /// Serves an image as the disk `address`.
     ///
     /// # Errors
-    /// When two disks have one address.
+    /// When two disks have one address, or the settings that were kept for it are damaged.
     pub fn export_image(&self, address: Address, image: Image) -> Result<(), Error> {
+        self.export_image_to(Admission::default(), address, image)
+    }
+
+    /// As [`export_image`](Self::export_image), for those alone that are admitted. The links given to [`serve`](Self::serve) are counted from 0.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn export_image_to(&self, admission: Admission, address: Address, image: Image) -> Result<(), Error> {
         let mut export = Export::new(address, image.disk(address));
         export.read_only = image.access() == Access::ReadOnly;
+        export.admission = admission;
         self.add(export, Source::Shared(image))
     }
 
     /// Serves a base image with overlays as the disk `address`, which every client may write to.
     ///
     /// # Errors
-    /// When two disks have one address.
+    /// As [`export_image`](Self::export_image).
     pub fn export_overlays(&self, address: Address, overlays: Overlays) -> Result<(), Error> {
+        self.export_overlays_to(Admission::default(), address, overlays)
+    }
+
+    /// As [`export_overlays`](Self::export_overlays), for those alone that are admitted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn export_overlays_to(
+        &self,
+        admission: Admission,
+        address: Address,
+        overlays: Overlays,
+    ) -> Result<(), Error> {
         let disk = crate::image::disk(overlays.base().size(), address, Access::ReadWrite);
-        self.add(Export::new(address, disk), Source::Overlays(overlays))
+        let mut export = Export::new(address, disk);
+        export.admission = admission;
+        self.add(export, Source::Overlays(overlays))
     }
 
-    /// Says who may reach the disk `address`. The links given to [`serve`](Self::serve) are counted from 0.
-    pub fn admit(&self, address: Address, admission: Admission) {
-        if let Some(export) = self.target().export_mut(address) {
-            export.admission = admission;
-        }
-    }
-
-    fn add(&self, export: Export, source: Source) -> Result<(), Error> {
-        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, mut export: Export, source: Source) -> Result<(), Error> {
         let address = export.address;
-        self.target().add(export)?;
-        served.insert(address, Arc::new(Served { source, stats: Stats::default() }));
-        drop(served);
+        {
+            let mut served = self.served_mut();
+            if served.contains_key(&address) {
+                return Err(AddressTaken(address).into());
+            }
+            export.settings = self.keeper().begin(address)?;
+            self.target().add(export)?;
+            served.insert(address, Arc::new(Served { source, stats: Stats::default() }));
+        }
         self.announce(address);
         Ok(())
     }
@@ -198,52 +231,28 @@ impl Server {
         self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves the disk `address` no longer. Requests that it has under way are finished, what was written is flushed, and the image is free for
-    /// others when this returns.
-    ///
-    /// # Errors
-    /// When there is no such disk, or its last requests don't end.
-    pub fn remove(&self, address: Address) -> Result<(), Error> {
-        let removed = {
-            let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-            self.target().remove(address);
-            served.remove(&address)
-        };
-        let mut removed = removed.ok_or(Error::NoExport(address))?;
-        let deadline = Instant::now() + LAST_REQUESTS;
-        loop {
-            removed = match Arc::try_unwrap(removed) {
-                Ok(Served { source, stats }) => {
-                    self.stats.absorb(stats.counters());
-                    return match source {
-                        Source::Shared(image) => image.flush().map_err(|_| Error::NotFlushed(address)),
-                        // Each flushes when it is dropped.
-                        Source::Overlays(_) => Ok(()),
-                    };
-                }
-                Err(shared) if Instant::now() > deadline => {
-                    drop(shared);
-                    return Err(Error::StillBusy(address));
-                }
-                Err(shared) => shared,
-            };
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
     /// All disks, in the order of their addresses.
     #[must_use]
     pub fn exports(&self) -> Vec<Status> {
         let served = self.served();
         let target = self.target();
-        let status = |export: &Export| Status {
-            address: export.address,
-            disk: export.disk().clone(),
-            read_only: export.read_only,
-            settings: export.settings.clone(),
-            counters: served.get(&export.address).map(|served| served.stats.counters()).unwrap_or_default(),
+        let status = |export: &Export| {
+            let served = served.get(&export.address)?;
+            let (image, overlays) = match &served.source {
+                Source::Shared(image) => (image, None),
+                Source::Overlays(overlays) => (overlays.base(), Some(overlays.folder().to_owned())),
+            };
+            Some(Status {
+                address: export.address,
+                disk: export.disk().clone(),
+                image: image.path().to_owned(),
+                overlays,
+                read_only: export.read_only,
+                settings: export.settings.clone(),
+                counters: served.stats.counters(),
+            })
         };
-        target.exports().iter().map(status).collect()
+        target.exports().iter().filter_map(status).collect()
     }
 
     /// What it has done, disks that were removed included.
@@ -269,6 +278,14 @@ impl Server {
 
     pub(crate) fn served(&self) -> RwLockReadGuard<'_, BTreeMap<Address, Arc<Served>>> {
         self.served.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn served_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Address, Arc<Served>>> {
+        self.served.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn target(&self) -> MutexGuard<'_, Target> {

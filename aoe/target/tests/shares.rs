@@ -14,7 +14,7 @@ use kagero_aoe::target::Admission;
 use kagero_aoe::wire::Address;
 use kagero_devices::storage::Operation;
 use kagero_link::{MemoryLink, PacketLink, PageLink, memory, packet::Options};
-use kagero_target::{Access, Server, Stop};
+use kagero_target::{Access, Image, Server, Stop};
 use namespace::with_cable;
 
 const DISK: Address = Address { shelf: 7, slot: 1 };
@@ -116,8 +116,8 @@ fn a_disk_knows_the_links_of_every_thread_by_their_numbers() {
     let server = Server::new();
     let hidden = Address { slot: 2, ..DISK };
     server.export(DISK, &image, Access::ReadOnly).unwrap();
-    server.export(hidden, &image, Access::ReadOnly).unwrap();
-    server.admit(hidden, Admission::default().only_ports([1]));
+    let second_link = Admission::default().only_ports([1]);
+    server.export_image_to(second_link, hidden, Image::open(&image, Access::ReadOnly).unwrap()).unwrap();
     let cable = || MemoryLink::pair(memory::Options::default()).unwrap();
     let ((first, first_end), (second, second_end)) = (cable(), cable());
     let mut shares = [vec![(0, first_end)], vec![(1, second_end)]];

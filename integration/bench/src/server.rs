@@ -78,7 +78,10 @@ impl Server {
         let numbered = images.iter().enumerate();
         let processes = match kind {
             Kind::Kagero => {
-                let mut arguments = vec!["serve".into(), "--interface".into(), interface.into()];
+                // Nothing of the machine's own server.
+                let words = ["serve", "--control", "none", "--state", "none", "--interface"];
+                let mut arguments: Vec<OsString> = words.map(Into::into).into();
+                arguments.push(interface.into());
                 arguments.extend(numbered.map(|(index, image)| kagero_export(index, image, access)));
                 let mut process = start(0, bed.kagero, arguments)?;
                 process.expect("serving on", PATIENCE)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use kagero_aoe::target::{Fault, Range};
 use kagero_aoe::wire::MacAddress;
@@ -75,25 +75,46 @@ impl Overlays {
         &self.base
     }
 
+    /// Where the overlays are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Clients that get nothing but errors, and why.
     #[must_use]
     pub fn refused(&self) -> &[(MacAddress, Error)] {
         &self.refused
     }
 
+    /// As [`Backend::flush`], for all clients but those that can't have written anything.
+    ///
+    /// # Errors
+    /// As there, when one of them fails.
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
+        let is_refused = |client: &MacAddress| self.refused.iter().any(|(refused, _)| refused == client);
+        let overlays: Vec<_> = self
+            .clients()
+            .iter()
+            .filter(|(client, _)| !is_refused(client))
+            .map(|(_, o)| Arc::clone(o))
+            .collect();
+        overlays.iter().map(|overlay| overlay.flush()).fold(Ok(()), Result::and)
+    }
+
     /// As [`Backend::rest`], for all of them.
     pub(crate) fn rest(&self) {
         self.base.backend().rest();
-        self.clients
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .for_each(|overlay| overlay.rest());
+        self.clients().values().for_each(|overlay| overlay.rest());
+    }
+
+    fn clients(&self) -> RwLockReadGuard<'_, HashMap<MacAddress, Arc<dyn Backend>>> {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a client reads, if it has written.
     pub(crate) fn of(&self, client: MacAddress) -> Option<Arc<dyn Backend>> {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&client).map(Arc::clone)
+        self.clients().get(&client).map(Arc::clone)
     }
 
     /// What a client writes to.
@@ -106,7 +127,7 @@ impl Overlays {
         if let Some(overlay) = self.of(client) {
             return Ok(overlay);
         }
-        if self.clients.read().unwrap_or_else(PoisonError::into_inner).len() >= MOST_CLIENTS {
+        if self.clients().len() >= MOST_CLIENTS {
             tracing::warn!(folder = %self.folder.display(), "too many overlays: no more clients may write");
             return Err(Fault::Aborted);
         }

@@ -88,6 +88,7 @@ impl<L: Link + AsFd> Client<L> {
         self.finish(tag)
     }
 
+    #[allow(dead_code)] // Not in every test.
     pub(crate) fn write(&mut self, lba: u64, data: &[u8], durable: bool) -> Result<(), Outcome> {
         let sectors = (data.len() / 512) as u32;
         let tag = self.submit(Operation::Write { lba, sectors, durable }, data.to_vec());
@@ -116,6 +117,15 @@ impl<L: Link + AsFd> Client<L> {
             Outcome::Done => Ok(payload),
             other => Err(other),
         }
+    }
+
+    /// Whether a command has ended, by all that has come in.
+    #[allow(dead_code)] // Not in every test.
+    pub(crate) fn has_ended(&mut self, tag: Tag) -> bool {
+        let now = self.now();
+        let Client { link, initiator, toy, .. } = self;
+        while link.receive(|frame| initiator.handle_frame(now, frame, toy, &NoMemory)) {}
+        self.toy.ended.contains_key(&tag)
     }
 
     fn now(&self) -> Instant {
