@@ -8,7 +8,10 @@ use std::process::Command as Program;
 use std::time::{Duration, Instant};
 
 use kagero_aoe::link::Link;
-use kagero_aoe::wire::{self, Address, Ata, Command, Config, Frame, Header, MacAddress};
+use kagero_aoe::wire::{
+    self, Address, Ata, Command, Config, DirectiveCommand, Frame, Header, MacAddress, MaskCommand,
+    MaskDirective, MaskError, MaskList,
+};
 use kagero_integration::process::Process;
 use kagero_link::{PacketLink, packet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -275,5 +278,13 @@ pub(crate) fn ata(registers: Ata, data: &[u8]) -> Vec<u8> {
 pub(crate) fn config(config: Config<'_>) -> Vec<u8> {
     let mut argument = vec![0; wire::CONFIG_LENGTH + config.string.len()];
     config.encode(&mut argument).unwrap();
+    argument
+}
+
+/// A mask list that is edited.
+pub(crate) fn edit(directives: &[(DirectiveCommand, MacAddress)]) -> Vec<u8> {
+    let directives = directives.iter().map(|&(command, mac)| MaskDirective { command, mac });
+    let mut argument = vec![0; 4 + 8 * directives.len()];
+    MaskList::encode(&mut argument, MaskCommand::Edit, MaskError::None, directives).unwrap();
     argument
 }
