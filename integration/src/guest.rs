@@ -26,13 +26,13 @@ pub fn firmware(name: &str, symbols: &[(&str, u32)], folder: &Path) -> Result<Pa
     Ok(image)
 }
 
-/// Assembles `guests/NAME.S`, a guest that the BIOS loads: the bytes with which its disk begins.
+/// Assembles `guests/NAME.S`, a guest that the BIOS loads: the bytes with which its disk begins. `symbols` are as for [`firmware`].
 ///
 /// # Errors
 /// As [`firmware`].
-pub fn boot_sectors(name: &str, folder: &Path) -> Result<Vec<u8>> {
+pub fn boot_sectors(name: &str, symbols: &[(&str, u32)], folder: &Path) -> Result<Vec<u8>> {
     let image = folder.join(name).with_extension("bin");
-    assemble(name, &[], &["-Ttext=0x7c00", "-e", "0x7c00"], &image)?;
+    assemble(name, symbols, &["-Ttext=0x7c00", "-e", "0x7c00"], &image)?;
     let mut bytes = fs::read(&image)?;
     ensure!(bytes.len() <= BOOT_BYTES, "{name}: {} bytes don't fit into 16 sectors", bytes.len());
     bytes.resize(BOOT_BYTES, 0);
@@ -60,7 +60,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let image = fs::read(firmware("idle", &[], folder.path()).unwrap()).unwrap();
         assert_eq!((image.len(), image[0xfff0]), (0x1_0000, 0xea), "a far jump at the reset vector");
-        let sectors = boot_sectors("disks", folder.path()).unwrap();
+        let sectors = boot_sectors("disks", &[], folder.path()).unwrap();
         assert_eq!(sectors[510..512], [0x55, 0xaa]);
         let error = firmware("chaos", &[], folder.path()).unwrap_err();
         assert!(format!("{error:#}").contains("chaos"), "its symbols are missing: {error:#}");

@@ -70,7 +70,7 @@ impl Lab {
 
     /// Assembles a guest that the BIOS loads.
     pub(crate) fn boot_sectors(&self, name: &str) -> Vec<u8> {
-        guest::boot_sectors(name, self.folder.path()).unwrap()
+        guest::boot_sectors(name, &[], self.folder.path()).unwrap()
     }
 
     /// A disk of 8 MiB, whose sector n begins with the number n, and whose second halves of sectors begin with 100h.

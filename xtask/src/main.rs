@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz_frames;
 mod image;
 mod lab;
 mod provenance;
@@ -32,6 +33,8 @@ enum Task {
     Lab(lab::Options),
     /// Measures: `bench target` vblade and ours side by side, `bench limits` the machine itself; `bench target --help`
     Bench(bench::Options),
+    /// Sends many frames, most of them nearly right, to a whole server in memory, and sees what it keeps of them
+    FuzzFrames(fuzz_frames::Options),
     /// Makes guest images
     #[command(subcommand)]
     Image(image::Kind),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::test(&options),
         Task::Lab(options) => lab::lab(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::FuzzFrames(options) => fuzz_frames::fuzz_frames(&options),
         Task::Image(kind) => image::image(&kind).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {

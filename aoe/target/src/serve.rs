@@ -182,11 +182,18 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
 
     fn serve_link(&mut self, place: usize, flags: EventFlags) {
         let Some(station) = self.stations.get_mut(place) else { return };
-        station.catch_up(&mut self.lane);
-        if self.end.is_none() && !station.is_behind() {
-            station.serve_batch(self.server, &mut self.lane);
+        let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        // A link asks for its error only when it has found no frame twice.
+        for _ in 0..if failed { 2 } else { 1 } {
+            station.catch_up(&mut self.lane);
+            if station.is_behind() || self.lane.is_full() {
+                return;
+            }
+            if self.end.is_none() && station.serve_batch(self.server, &mut self.lane) {
+                return;
+            }
         }
-        if flags.intersects(EventFlags::ERR | EventFlags::HUP) && is_gone(station.link) {
+        if failed && is_gone(station.link) {
             tracing::warn!("a link is gone; its clients are not served any more");
             station.gone = true;
         }
@@ -232,18 +239,15 @@ impl<'l, L: PageLink + AsFd> Station<'l, L> {
         self.clogged = !self.link.flush();
     }
 
-    /// Answers what waits on the link, up to a batch.
-    fn serve_batch(&mut self, server: &Server, lane: &mut Lane<'_>) {
+    /// Answers what waits on the link, up to a batch. Whether there was anything.
+    fn serve_batch(&mut self, server: &Server, lane: &mut Lane<'_>) -> bool {
         self.link.hold();
         let mut batch = Batch::new(server, lane, port(self.link, self.number), self.place);
-        for _ in 0..BATCH {
-            if !batch.serve_one(self.link) {
-                break;
-            }
-        }
+        let served = (0..BATCH).take_while(|_| batch.serve_one(self.link)).count();
         drop(batch);
         lane.submit();
         self.clogged = !self.link.flush();
+        served > 0
     }
 
     /// Has epoll look for what this link waits for.
@@ -272,7 +276,7 @@ fn port(link: &impl Link, number: usize) -> Port {
     Port { mac: MacAddress(link.mac()), mtu: link.mtu(), buffer_count: BUFFER_COUNT, number }
 }
 
-/// Whether a link that has an error still has it after it was told. A tap whose interface was deleted does.
+/// Whether a link has an error. A tap whose interface was deleted still has it after it was told, an interface that is down has not.
 fn is_gone(link: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(link, PollFlags::empty())];
     poll(&mut polled, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)

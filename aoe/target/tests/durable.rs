@@ -1,48 +1,18 @@
 //! A flush and a durable write reach the medium: the page cache holds no dirty page of the image afterwards.
-#![allow(unsafe_code)]
+
+mod cachestat;
 
 #[allow(dead_code, reason = "other tests need more of it")]
 mod qemu_nbd;
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use cachestat::unwritten;
 use kagero_target::{Access, Image};
 use qemu_nbd::QemuNbd;
 
 const MIB: usize = 1 << 20;
-
-/// cachestat(2), since Linux 6.5; the libraries have no name for it yet.
-const CACHESTAT: libc::c_long = 451;
-
-#[repr(C)]
-#[derive(Default)]
-struct Range {
-    offset: u64,
-    length: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct CacheStat {
-    cached: u64,
-    dirty: u64,
-    writeback: u64,
-    evicted: u64,
-    recently_evicted: u64,
-}
-
-/// Pages of the file that are not on the medium.
-fn unwritten(file: &File) -> io::Result<u64> {
-    let (range, mut stat) = (Range::default(), CacheStat::default());
-    // SAFETY: the call reads one `Range`, to the end of the file for length 0, and writes one `CacheStat`.
-    let result = unsafe {
-        libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut stat, 0 as libc::c_uint)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(stat.dirty + stat.writeback) }
-}
 
 #[test]
 fn flushed_data_is_on_the_medium() {

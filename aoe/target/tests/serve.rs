@@ -6,6 +6,7 @@ mod namespace;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use client::Client;
 use kagero_aoe::link::Link;
@@ -165,6 +166,32 @@ fn goes_on_after_the_interface_was_down() {
             ip("link set dev kgv0 up");
             assert_eq!(client.finish(tag).unwrap(), pattern(1, 64));
         }
+        running.stop().unwrap();
+    });
+}
+
+#[test]
+fn goes_on_after_the_interface_was_down_with_requests_in_its_ring() {
+    with_cable(|| {
+        let files = Files::new();
+        let (server, mut client) = (packet("kgv0"), packet("kgv1"));
+        let from = MacAddress(client.mac());
+        for tag in 0..64 {
+            let header = Header::request(from, MacAddress::BROADCAST, DISK, Command::Config, tag);
+            client.transmit(|out| wire::encode(out, &header, |out| wire::Config::query().encode(out)));
+        }
+        ip("link set dev kgv0 down");
+        let running = Running::start(files.server(Access::ReadWrite), vec![server]).unwrap();
+        // It has looked at them, and so at the link's error.
+        let begin = std::time::Instant::now();
+        while running.counters().frames < 64 {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", running.counters());
+            std::thread::yield_now();
+        }
+        ip("link set dev kgv0 up");
+        drop(client);
+        let (mut client, _) = Client::attach(packet("kgv1"), DISK);
+        client.write(0, &pattern(1, 64), false).unwrap();
         running.stop().unwrap();
     });
 }

@@ -19,6 +19,6 @@ pub use ide::ide;
 pub use identify::identify;
 pub use initiator::initiator;
 pub use platform::platform;
-pub use target::target;
+pub use target::{SERVER, target, target_frame};
 pub use vhdx::vhdx;
 pub use wire::wire;

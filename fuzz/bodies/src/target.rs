@@ -6,7 +6,8 @@ use kagero_devices::storage::Disk;
 
 use crate::input::Input;
 
-const SERVER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xee]);
+/// The station that [`target_frame`]s are for.
+pub const SERVER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xee]);
 const SHELF: u16 = 7;
 
 /// Sectors of the disks, at 7.0 and so on. The second may not be written to, the third can't trim.
@@ -21,13 +22,7 @@ pub fn target(data: &[u8]) {
     let mtu = input.one_of(&[1500, 9000, 1100, 200_000, 4200]);
     let mut bench = Bench::new(mtu);
     while !input.is_empty() {
-        let mut frame = match input.below(8) {
-            0 => input.bytes(200).to_vec(),
-            _ => request(&mut input),
-        };
-        if input.rarely(3) {
-            mutate(&mut frame, &mut input);
-        }
+        let frame = frame(&mut input);
         bench.send(&frame, &mut input);
         if input.rarely(4) {
             bench.finish_one(&mut input);
@@ -36,6 +31,24 @@ pub fn target(data: &[u8]) {
     while !bench.held.is_empty() {
         bench.finish_one(&mut input);
     }
+}
+
+/// A frame for a target at [`SERVER`] that is right, nearly right, or not at all. Its disks are 7.0 to 7.2, with about 1,000 sectors, and
+/// its clients a handful.
+#[must_use]
+pub fn target_frame(data: &[u8]) -> Vec<u8> {
+    frame(&mut Input::new(data))
+}
+
+fn frame(input: &mut Input<'_>) -> Vec<u8> {
+    let mut frame = match input.below(8) {
+        0 => input.bytes(200).to_vec(),
+        _ => request(input),
+    };
+    if input.rarely(3) {
+        mutate(&mut frame, input);
+    }
+    frame
 }
 
 struct Bench {

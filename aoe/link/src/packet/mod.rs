@@ -205,14 +205,12 @@ impl Link for PacketLink {
                     return true;
                 }
                 Some(false) => self.counters.ignored += 1,
-                None => {
-                    // Ready without a frame: there may be an error to tell. Asked only then, since it costs a system call.
-                    if !std::mem::take(&mut self.busy) {
-                        self.take_error();
-                    }
-                    return false;
-                }
+                None => break,
             }
+        }
+        // Ready without a frame: there may be an error to tell. Asked only then, since it costs a system call.
+        if !std::mem::take(&mut self.busy) {
+            self.take_error();
         }
         false
     }

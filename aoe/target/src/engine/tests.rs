@@ -1,4 +1,4 @@
-//! Disks that don't answer, beside one that does.
+//! Disks that don't answer, or not yet: their own requests, and those of others, don't wait for each other.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -24,19 +24,32 @@ const READ_SECTORS: u8 = 0x20;
 /// Holds up whoever reads.
 #[derive(Debug, Default)]
 struct Gate {
-    open: Mutex<bool>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: bool,
+    waiting: u32,
 }
 
 impl Gate {
     fn pass(&self) -> Result<(), Fault> {
-        let open = self.open.lock().unwrap();
-        let (open, _) = self.changed.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
-        if *open { Ok(()) } else { Err(Fault::Aborted) }
+        self.state.lock().unwrap().waiting += 1;
+        self.changed.notify_all();
+        if self.wait_until(|state| state.open) { Ok(()) } else { Err(Fault::Aborted) }
+    }
+
+    /// Whether it comes to this soon.
+    fn wait_until(&self, reached: impl Fn(&State) -> bool) -> bool {
+        let state = self.state.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| !reached(state)).unwrap();
+        !waited.1.timed_out()
     }
 
     fn open(&self) {
-        *self.open.lock().unwrap() = true;
+        self.state.lock().unwrap().open = true;
         self.changed.notify_all();
     }
 }
@@ -127,5 +140,22 @@ fn disks_that_do_not_answer_leave_room_for_one_that_does() {
         let (disk, data, _) = answer(&mut link);
         assert_eq!(disk, data);
     }
+    running.stop().unwrap();
+}
+
+#[test]
+fn requests_wait_for_their_disk_side_by_side() {
+    const READS: u32 = 8;
+    let (server, gate) = (Server::new(), Arc::new(Gate::default()));
+    export(&server, 1, Some(Arc::clone(&gate)));
+    let (mut link, there) = MemoryLink::pair(memory::Options::default()).unwrap();
+    let running = Running::start(server, vec![there]).unwrap();
+    (0..READS).for_each(|tag| ask(&mut link, 1, tag));
+    let together = gate.wait_until(|state| state.waiting == READS);
+    gate.open();
+    assert!(together, "{gate:?}");
+    let mut tags: Vec<u32> = (0..READS).map(|_| answer(&mut link).2).collect();
+    tags.sort_unstable();
+    assert_eq!(tags, (0..READS).collect::<Vec<_>>());
     running.stop().unwrap();
 }
