@@ -12,11 +12,14 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use client::Client;
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{Address, MacAddress};
 use kagero_link::PacketLink;
+use kagero_link::packet::Options;
 use kagero_target::Access;
 use namespace::{ip, with_cable};
 use qemu_nbd::QemuNbd;
@@ -127,6 +130,38 @@ impl Drop for Server {
     }
 }
 
+/// Looks again for up to ten seconds.
+fn eventually(happened: impl Fn() -> bool) -> bool {
+    (0..1_000).any(|_| {
+        let now = happened();
+        if !now {
+            thread::sleep(Duration::from_millis(10));
+        }
+        now
+    })
+}
+
+#[test]
+fn several_threads_serve_without_rights() {
+    with_cable(|| {
+        let place = Place::new();
+        chown(place.path("a.img"), Some(NOBODY), None).unwrap();
+        let server = place.serve("--interface kgv0 --user nobody --threads 3 7.1=a.img");
+        // Each end of the cable is one station, whatever thread that is.
+        let (mut client, _) = Client::attach(
+            PacketLink::open("kgv1", Options::default()).unwrap(),
+            Address { shelf: 7, slot: 1 },
+        );
+        client.write(8, &[7; 4_096], true).unwrap();
+        assert_eq!(client.read(8, 8).unwrap(), [7; 4_096]);
+        // A thread may still be about to begin.
+        let threads = || server.status("Name").iter().filter(|name| *name == "aoe-target").count();
+        assert!(eventually(|| threads() == 2));
+        server.assert_status("Seccomp", "2");
+        assert_eq!(server.end().code(), Some(0));
+    });
+}
+
 #[test]
 fn another_user_serves_on_and_has_no_rights() {
     with_cable(|| {
@@ -149,7 +184,7 @@ fn another_user_serves_on_and_has_no_rights() {
         // What was opened as root is still open, and what clients make is the user's.
         let data = vec![0x5a; 4_096];
         for slot in [1, 2] {
-            let link = PacketLink::open("kgv1", kagero_link::packet::Options::default()).unwrap();
+            let link = PacketLink::open("kgv1", Options::default()).unwrap();
             let (mut client, _) = Client::attach(link, Address { shelf: 7, slot });
             client.write(8, &data, true).unwrap();
             client.carry_out(kagero_devices::storage::Operation::Flush, Vec::new()).unwrap();
@@ -200,7 +235,7 @@ fn an_nbd_server_that_comes_back_is_reached_without_rights() {
 
         let data = vec![0x5a; 4_096];
         for (slot, source) in (1..).zip(&mut sources) {
-            let link = PacketLink::open("kgv1", kagero_link::packet::Options::default()).unwrap();
+            let link = PacketLink::open("kgv1", Options::default()).unwrap();
             let (mut client, _) = Client::attach(link, Address { shelf: 7, slot });
             client.write(8, &data, false).unwrap();
             source.kill();

@@ -499,7 +499,7 @@ fn configuration_files() {
         ),
         (
             b"disk = \"a.img\"",
-            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, user, pcap, state, control, metrics, seccomp, verbose, quiet",
+            "vm.toml:1: \"disk\" is an unknown key: known are export, interface, threads, user, pcap, state, control, metrics, seccomp, verbose, quiet",
         ),
         (
             b"interface = [\"lo\", \"lo\"]\nexport = \"7.1=a.img\"",

@@ -1,5 +1,6 @@
 //! `kagero serve`
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -39,10 +40,13 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "super::run::one_or_more")]
     pub interface: Vec<String>,
+    /// Serve with so many threads, 64 at most [default: half as many as there are processors, at most 4]
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<NonZeroUsize>,
     /// Become this user once everything is open
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// Read options from a TOML file (keys: interface, export, user, pcap, state, control, metrics, seccomp); flags win
+    /// Read options from a TOML file (keys: interface, export, threads, user, pcap, state, control, metrics, seccomp); flags win
     ///
     /// Relative paths in the file start at the file's folder.
     #[arg(long, value_name = "FILE")]
@@ -101,6 +105,7 @@ impl ServeOptions {
         Ok(Self {
             exports: if self.exports.is_empty() { file.exports } else { self.exports },
             interface: if self.interface.is_empty() { file.interface } else { self.interface },
+            threads: self.threads.or(file.threads),
             user: self.user.or(file.user),
             config: self.config,
             pcap: self.pcap.or(file.pcap),
@@ -128,6 +133,7 @@ impl ServeOptions {
             state: self.state.unwrap_or_default(),
             control: self.control.unwrap_or_default(),
             metrics: self.metrics,
+            threads: self.threads,
             user: self.user,
             seccomp: self.seccomp.unwrap_or_default(),
         })

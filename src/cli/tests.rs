@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -318,6 +319,19 @@ fn a_server_from_arguments_and_from_a_file() {
         "@/debian.img: two exports are this image: give each export an image of its own, or make both read-only"
     );
     assert!(folder.serve("--interface eth1 7.1=@/debian.img,read-only 7.2=@/debian.img,read-only").is_ok());
+
+    let arguments = folder.serve("--interface eth1 --threads 3 7.1=@/debian.img").unwrap();
+    assert_eq!(arguments.threads.map(NonZeroUsize::get), Some(3));
+    folder.file("serve.toml", b"interface = \"eth1\"\nthreads = 3\nexport = \"7.1=debian.img\"");
+    assert_eq!(folder.serve("--config @/serve.toml").unwrap(), arguments);
+    assert_eq!(
+        folder.serve_error("--interface eth1 --threads 65 7.1=@/debian.img"),
+        "--threads: 65 threads are more than any machine's interfaces can use: give 64 or less, or leave it out"
+    );
+    assert_eq!(
+        folder.serve_error("--config @/serve.toml --pcap @/x.pcap"),
+        "--pcap: a capture has its frames in order only from one thread: leave out --threads, or the capture"
+    );
 
     let arguments = folder.serve("--interface eth1 7.1=nbd+unix:///a?socket=@/x.sock 7.2=nbd://a/b").unwrap();
     folder.file(

@@ -189,6 +189,16 @@ impl ServeConfig {
                 "name an export, as 7.1=debian.img",
             ));
         }
+        if let Some(threads) = self.threads
+            && threads.get() > 64
+        {
+            let problem = format!("{threads} threads are more than any machine's interfaces can use");
+            return Err(UserError::new("--threads", problem, "give 64 or less, or leave it out"));
+        }
+        if self.pcap.is_some() && self.threads.is_some_and(|threads| threads.get() > 1) {
+            let problem = "a capture has its frames in order only from one thread";
+            return Err(UserError::new("--pcap", problem, "leave out --threads, or the capture"));
+        }
         let mut images: Vec<(Identity<'_>, bool)> = Vec::new();
         for (i, export) in self.exports.iter().enumerate() {
             if self.exports[..i].iter().any(|other| other.address == export.address) {

@@ -1,6 +1,7 @@
 //! What `kagero serve` and `kagero discover` are to do.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct ServeConfig {
     pub control: Place,
     /// Where metrics can be fetched by HTTP.
     pub metrics: Option<Listen>,
+    /// Threads that serve; by default half as many as there are processors, at most 4.
+    pub threads: Option<NonZeroUsize>,
     /// Who the process becomes once all is open.
     pub user: Option<String>,
     /// What becomes of system calls that serving doesn't need.

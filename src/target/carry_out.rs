@@ -241,6 +241,7 @@ mod tests {
     fn daemon() -> Daemon {
         let config = ServeConfig {
             interfaces: vec!["lo".into()],
+            threads: None,
             user: None,
             seccomp: crate::confine::Seccomp::Off,
             exports: Vec::new(),

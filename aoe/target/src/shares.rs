@@ -10,7 +10,7 @@ use crate::{Server, Stop};
 
 impl Server {
     /// As [`serve`](Self::serve), with a thread for each of `shares`; this is the first. Each share has links of its own, with the number that
-    /// [admission](Self::admit) knows them by. A client's requests for one disk must all come to the same thread.
+    /// [admission](Self::export_image_to) knows them by. A client's requests for one disk must all come to the same thread.
     ///
     /// # Errors
     /// Also when there is no thread left. What ends one thread ends all.

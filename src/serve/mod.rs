@@ -1,6 +1,7 @@
 //! Serving disk images as AoE targets.
 
-use std::collections::BTreeMap;
+mod links;
+
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,12 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use kagero_aoe::link::Link;
-use kagero_link::{AnyLink, Interface};
 use kagero_target::{Access, Image, Location, Overlays, Server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 
 use crate::config::places::usual_state;
-use crate::config::{Export, Place, ServeConfig, grouped, numbered};
+use crate::config::{Export, Place, ServeConfig, grouped};
 use crate::confine::{self, User};
 use crate::error::{Error, UserError};
 use crate::signals;
@@ -46,7 +47,8 @@ fn notify(state: NotifyState<'_>) {
 pub fn serve(config: &ServeConfig) -> Result<(), Error> {
     let user = config.user.as_deref().map(User::named).transpose()?;
     // The interfaces first: nothing is locked or made for one that is not there.
-    let mut links = links(&config.interfaces)?;
+    let mut shares = links::open(config)?;
+    more_descriptors();
     let mut server = Server::new();
     let state = keep_settings(&mut server, &config.state)?;
     // A connection to an NBD server has threads, and is made again when it breaks: by whoever we are then.
@@ -65,8 +67,7 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
         export(&server, config, disk)?;
     }
     if let Some(path) = &config.pcap {
-        let links_now = links.into_iter().enumerate();
-        links = links_now.map(|(i, link)| link.captured(&numbered(path, i))).collect::<Result<_, _>>()?;
+        shares = links::captured(shares, path)?;
     }
     let stop = Stop::new().context("the event for the end")?;
     signals::end_on_signals(&stop).context("signal handlers")?;
@@ -80,12 +81,17 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
         let Export { address, image, .. } = export;
         say(format_args!("{address} is {image}, {bytes} bytes{}", terms(export)));
     }
-    for (name, link) in config.interfaces.iter().zip(&links) {
-        say(format_args!("serving on {name}, MTU {}", link.mtu()));
+    let threads = match shares.len() {
+        1 => String::new(),
+        many => format!(", {many} threads"),
+    };
+    for (number, link) in &shares[0] {
+        let name = &config.interfaces[*number];
+        say(format_args!("serving on {name}, MTU {}{threads}", link.mtu()));
     }
     notify(NotifyState::Ready);
 
-    let served = server.serve(&mut links, &stop.fd()).context("waiting for frames");
+    let served = server.serve_shared(&mut shares, &stop.fd()).context("waiting for frames");
     notify(NotifyState::Stopping);
     control.end();
     let done = server.counters();
@@ -102,6 +108,14 @@ pub fn serve(config: &ServeConfig) -> Result<(), Error> {
     match stop.take() {
         Some(outcome) => outcome.map(|_| ()),
         None => Err(anyhow!("the target stopped serving without being asked to").into()),
+    }
+}
+
+/// Every client's overlay has a file of its own: as many as we may have open.
+fn more_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
@@ -174,18 +188,6 @@ fn can_be_found(location: &Location, filtered: bool) -> Result<(), UserError> {
         }
         _ => Ok(()),
     }
-}
-
-fn links(names: &[String]) -> Result<Vec<AnyLink>, Error> {
-    // By the kernel's numbers: an interface may have several names.
-    let mut numbers = BTreeMap::new();
-    for name in names.iter().filter(|name| !name.starts_with("tap:")) {
-        if let Some(other) = numbers.insert(Interface::find(name)?.index, name) {
-            let problem = format!("{other} and {name} are the same interface");
-            return Err(UserError::new("--interface", problem, "name it once").into());
-        }
-    }
-    Ok(names.iter().map(|name| kagero_link::open(name)).collect::<Result<_, _>>()?)
 }
 
 /// What is said of an export after its size.
