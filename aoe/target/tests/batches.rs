@@ -67,7 +67,9 @@ fn frames_that_wait_together_are_answered_together() {
     std::fs::write(&image, vec![0x5a; 1 << 20]).unwrap();
     let server = Server::new();
     server.export(DISK, &image, Access::ReadWrite).unwrap();
-    let (mut client, link) = MemoryLink::pair(memory::Options::default()).unwrap();
+    // Room for every answer and the announcement, whoever runs first.
+    let options = memory::Options { queue: 2 * FRAMES as usize, ..memory::Options::default() };
+    let (mut client, link) = MemoryLink::pair(options).unwrap();
     let from = MacAddress(client.mac());
     for tag in 1..=FRAMES {
         let header = Header::request(from, MacAddress::BROADCAST, DISK, Command::Ata, tag);

@@ -139,7 +139,10 @@ impl<L: Link + AsFd> Client<L> {
             let now = self.now();
             let Client { link, initiator, toy, .. } = self;
             while link.transmit(|out| initiator.poll_transmit(now, toy, &NoMemory, out)) {}
-            while link.receive(|frame| initiator.handle_frame(now, frame, toy, &NoMemory)) {}
+            let mut received = false;
+            while link.receive(|frame| initiator.handle_frame(now, frame, toy, &NoMemory)) {
+                received = true;
+            }
             while let Some(event) = self.initiator.poll() {
                 if let Event::Ready(disk) = event {
                     self.disk = Some(disk);
@@ -149,7 +152,10 @@ impl<L: Link + AsFd> Client<L> {
                 return;
             }
             assert!(begin.elapsed() < PATIENCE, "gave up waiting: {:?}", self.initiator.statistics());
-            self.wait();
+            // What was received may have something to be sent at once.
+            if !received {
+                self.wait();
+            }
         }
     }
 
