@@ -37,7 +37,7 @@ pub(super) const CALLS: &[(&str, When, &[c_long])] = &[
     ]),
     ("images and overlays: look up, open, lock, make, put in place", Always, &[
         SYS_openat, SYS_close, SYS_fcntl, SYS_fstat, SYS_newfstatat, SYS_statx, SYS_faccessat, SYS_faccessat2,
-        SYS_readlink, SYS_readlinkat, SYS_getcwd, SYS_getdents64,
+        SYS_readlink, SYS_readlinkat, SYS_getcwd, SYS_getdents64, SYS_statfs, SYS_fstatfs,
         SYS_linkat, SYS_rename, SYS_renameat, SYS_renameat2, SYS_unlink, SYS_unlinkat,
     ]),
     // What a ring is asked to do passes by this table. No such request runs a program, and none has rights that we gave up.

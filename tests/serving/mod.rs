@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -23,7 +23,12 @@ pub(crate) struct Place(pub(crate) tempfile::TempDir);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        Self::on(&std::env::temp_dir())
+    }
+
+    /// One in a folder.
+    pub(crate) fn on(folder: &Path) -> Self {
+        let place = Self(tempfile::tempdir_in(folder).unwrap());
         for image in ["a.img", "b.img"] {
             File::create(place.path(image)).unwrap().set_len(1 << 20).unwrap();
         }
