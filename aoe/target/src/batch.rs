@@ -96,7 +96,8 @@ impl<'b, 's> Batch<'b, 's> {
         }
     }
 
-    fn send(&self, link: &mut impl Link, answer: &Answer) {
+    fn send(&mut self, link: &mut impl Link, answer: &Answer) {
+        self.lane.has_company();
         let encode = |out: &mut [u8]| {
             answer.encode_finished(out).or_else(|| self.server.target().encode(&self.port, answer, out))
         };
@@ -126,8 +127,9 @@ impl<'b, 's> Batch<'b, 's> {
                 });
             }
         }
-        if let Some(job) = job {
-            self.lane.begin(served, job, self.link);
+        match job {
+            Some(job) => self.lane.begin(served, job, self.link),
+            None => self.lane.has_company(),
         }
     }
 }

@@ -127,7 +127,7 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
                         }
                         self.end = Some(Instant::now() + LAST_REQUESTS);
                     }
-                    LANE => self.collect(),
+                    LANE => self.collect(true),
                     place => self.serve_link(usize::try_from(place).unwrap_or(usize::MAX), flags),
                 }
             }
@@ -165,8 +165,8 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
     }
 
     /// Answers what was carried out meanwhile.
-    fn collect(&mut self) {
-        self.lane.collect();
+    fn collect(&mut self, rang: bool) {
+        self.lane.collect(rang);
         for disk in self.lane.announcements() {
             self.announce(Some(disk));
         }
@@ -190,6 +190,9 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
                 return;
             }
             if self.end.is_none() && station.serve_batch(self.server, &mut self.lane) {
+                if self.lane.is_lone() && self.lane.wait_a_moment() {
+                    self.collect(false);
+                }
                 return;
             }
         }
@@ -239,13 +242,15 @@ impl<'l, L: PageLink + AsFd> Station<'l, L> {
         self.clogged = !self.link.flush();
     }
 
-    /// Answers what waits on the link, up to a batch. Whether there was anything.
+    /// Answers what waits on the link, up to a batch, and submits what takes longer, but a lone request. Whether there was anything.
     fn serve_batch(&mut self, server: &Server, lane: &mut Lane<'_>) -> bool {
         self.link.hold();
         let mut batch = Batch::new(server, lane, port(self.link, self.number), self.place);
         let served = (0..BATCH).take_while(|_| batch.serve_one(self.link)).count();
         drop(batch);
-        lane.submit();
+        if !lane.is_lone() {
+            lane.submit();
+        }
         self.clogged = !self.link.flush();
         served > 0
     }

@@ -18,6 +18,13 @@ use crate::server::Served;
 /// Requests under way at most; more wait in the links' receive rings. Buffers for all of them take 26 MB.
 const MOST: u16 = 2_048;
 
+/// Completions taken in before their answers are sent, and what those make clients ask for. Many disks complete all that they had at once; who then sent
+/// all answers first, would leave them idle.
+const TOGETHER: usize = 4;
+
+/// So many lone requests in a row, and the next is expected to be one, too.
+const LONE: u32 = 16;
+
 /// The requests that one thread serves, from their beginning to their answer.
 pub(crate) struct Lane<'s> {
     server: &'s Server,
@@ -27,6 +34,8 @@ pub(crate) struct Lane<'s> {
     buffers: Buffers,
     finished: Vec<Finished>,
     announcements: Vec<Address>,
+    /// Requests in a row that were the only ones when they began.
+    lone: u32,
 }
 
 /// A request that was carried out.
@@ -66,6 +75,7 @@ impl<'s> Lane<'s> {
             buffers: Buffers::default(),
             finished: Vec::new(),
             announcements: Vec::new(),
+            lone: 0,
         })
     }
 
@@ -97,6 +107,7 @@ impl<'s> Lane<'s> {
             served.stats.unsent();
             return;
         }
+        self.lone = if self.flights.len() == 0 { self.lone.saturating_add(1) } else { 0 };
         let wait = self.must_wait(&job);
         let Job { operation, pending } = job;
         let work = Work::new(operation, &mut self.buffers);
@@ -105,6 +116,7 @@ impl<'s> Lane<'s> {
     }
 
     fn start(&mut self, task: Task) {
+        let alone = self.lone >= LONE && self.len() == 0;
         let flight = self.flights.begin(&task);
         let (source, client) = (&task.served.source, task.pending.client());
         let place = match &task.work {
@@ -113,7 +125,7 @@ impl<'s> Lane<'s> {
             _ => None,
         };
         let left = match (&mut self.ring, place) {
-            (Some(ring), Some(place)) => ring.begin(flight, task, place).err(),
+            (Some(ring), Some(place)) => ring.begin(flight, task, place, alone).err(),
             _ => Some(task),
         };
         if let Some(task) = left {
@@ -128,15 +140,34 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Takes in what was done meanwhile.
-    pub(crate) fn collect(&mut self) {
-        while let Some(Done { flight, task, whole }) = self.ring.as_mut().and_then(Ring::next) {
-            if whole {
-                self.land(flight, task, Ok(()));
-            } else {
-                // Tries again, and knows what to say of an error.
-                self.server.workers.start(flight, task, &self.mailbox);
+    /// Something else was asked for, and answered at once.
+    pub(crate) fn has_company(&mut self) {
+        self.lone = 0;
+    }
+
+    /// Whether one request alone is under way, was just begun, and the next will be alone, too: one client waits for each of its answers.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.lone >= LONE && self.len() == 1 && self.ring.as_ref().is_some_and(|ring| ring.unsubmitted() == 1)
+    }
+
+    /// As [`submit`](Self::submit) for a [lone](Self::is_lone) request, and waits for it; whether there is something to
+    /// [`collect`](Self::collect). Its client gets the answer with half as many system calls.
+    pub(crate) fn wait_a_moment(&mut self) -> bool {
+        let done = self.ring.as_mut().is_some_and(Ring::wait_a_moment);
+        if !done {
+            self.lone = 0;
+        }
+        done
+    }
+
+    /// Takes in what was done meanwhile; `rang` if there was an [event](Self::events).
+    pub(crate) fn collect(&mut self, rang: bool) {
+        if self.take_in(TOGETHER) < TOGETHER && rang {
+            if let Some(ring) = &mut self.ring {
+                ring.silence();
             }
+            // Of what was done just before that, nothing more will be heard.
+            self.take_in(usize::MAX);
         }
         for letter in self.mailbox.empty() {
             match letter {
@@ -145,6 +176,22 @@ impl<'s> Lane<'s> {
             }
         }
         self.submit();
+    }
+
+    /// Takes in what the kernel has done, but no more than that; how much it was.
+    fn take_in(&mut self, most: usize) -> usize {
+        for taken in 0..most {
+            let Some(Done { flight, task, whole }) = self.ring.as_mut().and_then(Ring::next) else {
+                return taken;
+            };
+            if whole {
+                self.land(flight, task, Ok(()));
+            } else {
+                // Tries again, and knows what to say of an error.
+                self.server.workers.start(flight, task, &self.mailbox);
+            }
+        }
+        most
     }
 
     fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) {

@@ -2,10 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use io_uring::{IoUring, opcode, types::Fd};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode};
+use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
 use super::Task;
@@ -13,12 +15,20 @@ use super::task::Work;
 use crate::Place;
 use crate::file::ImageFile;
 
+/// Requests handed to the kernel at once: so few that the disk begins while we look at what else was received.
+const TOGETHER: usize = 8;
+
+/// How long a request is waited for that is the only one, in nanoseconds: what others send meanwhile waits as long.
+const MOMENT: u32 = 200_000;
+
 /// A ring, and what the kernel is doing with it.
 pub(super) struct Ring {
     ring: IoUring,
+    /// Rings when a task is done.
+    bell: OwnedFd,
     /// What the kernel reads or writes stays here until it says that it is done.
     held: Slab<Held>,
-    unsubmitted: bool,
+    unsubmitted: usize,
 }
 
 struct Held {
@@ -42,17 +52,27 @@ impl Ring {
     /// # Errors
     /// When the kernel has no io_uring, or we may not use it.
     pub(super) fn new(depth: u16) -> io::Result<Self> {
-        // Completions wait until we look, instead of interrupting us: Linux 5.19. For this thread alone: 6.0.
+        // Completions wait until we look, instead of interrupting whatever we do: Linux 6.1.
         let ring = IoUring::builder()
-            .setup_coop_taskrun()
             .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .build(depth.into())
             .or_else(|_| IoUring::new(depth.into()))?;
-        Ok(Ring { ring, held: Slab::new(), unsubmitted: false })
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        Ok(Ring { ring, bell, held: Slab::new(), unsubmitted: 0 })
     }
 
-    /// Begins a read, or a write that needn't be durable, at this place. Gives the task back when there is no room, or it is another.
-    pub(super) fn begin(&mut self, flight: usize, mut task: Task, place: Place) -> Result<(), Task> {
+    /// Begins a read, or a write that needn't be durable, at this place. Gives the task back when there is no room, or it is another. `lone`
+    /// ones stay here until they are [waited for](Self::wait_a_moment) or [submitted](Self::submit).
+    pub(super) fn begin(
+        &mut self,
+        flight: usize,
+        mut task: Task,
+        place: Place,
+        lone: bool,
+    ) -> Result<(), Task> {
         let entry = self.held.vacant_entry();
         let fd = Fd(place.file.for_requests().as_raw_fd());
         let operation = match &mut task.work {
@@ -72,25 +92,70 @@ impl Ring {
         if unsafe { self.ring.submission().push(&operation) }.is_err() {
             return Err(task);
         }
-        self.unsubmitted = true;
         entry.insert(Held { flight, task, _file: place.file });
+        self.unsubmitted += 1;
+        let in_kernel = self.held.len() - self.unsubmitted;
+        if !lone && self.unsubmitted > in_kernel.min(TOGETHER - 1) {
+            self.submit();
+        }
         Ok(())
     }
 
     /// Hands to the kernel what was begun.
     pub(super) fn submit(&mut self) {
-        if std::mem::take(&mut self.unsubmitted)
-            && let Err(error) = self.ring.submit()
-        {
+        if self.unsubmitted > 0 {
+            self.enter();
+        }
+    }
+
+    /// Lets the kernel take what was begun, and tell what is done.
+    fn enter(&mut self) {
+        self.unsubmitted = 0;
+        if let Err(error) = self.ring.submit() {
             // EAGAIN, EBUSY, EINTR: it stays in the ring for the next time, which is when the kernel has something for us at the latest.
             tracing::debug!(%error, "io_uring");
-            self.unsubmitted = true;
+            self.unsubmitted = 1;
         }
+    }
+
+    /// Requests that the kernel doesn't have yet.
+    pub(super) fn unsubmitted(&self) -> usize {
+        self.unsubmitted
+    }
+
+    /// As [`submit`](Self::submit), and waits a moment for what is done; whether something is. It doesn't ring for that.
+    pub(super) fn wait_a_moment(&mut self) -> bool {
+        self.ring.completion().disable_eventfd();
+        let moment = Timespec::new().nsec(MOMENT);
+        self.unsubmitted = 0;
+        if let Err(error) = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&moment)) {
+            tracing::trace!(%error, "io_uring");
+            // It may be that nothing was taken.
+            self.unsubmitted = 1;
+        }
+        self.ring.completion().enable_eventfd();
+        // What came meanwhile didn't ring.
+        self.has_done()
+    }
+
+    /// Whether a task is done.
+    fn has_done(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// It has rung: it will be silent until something is done from now on.
+    pub(super) fn silence(&mut self) {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
     /// The next task that is done.
     pub(super) fn next(&mut self) -> Option<Done> {
-        let completion = self.ring.completion().next()?;
+        let mut completion = self.ring.completion().next();
+        if completion.is_none() && self.ring.submission().taskrun() {
+            self.enter();
+            completion = self.ring.completion().next();
+        }
+        let completion = completion?;
         let key = usize::try_from(completion.user_data()).ok()?;
         let Held { flight, task, .. } = self.held.try_remove(key)?;
         let length = match &task.work {
@@ -105,8 +170,7 @@ impl Ring {
 impl AsFd for Ring {
     /// Readable when a task is done.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring's descriptor is open as long as the ring is.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        self.bell.as_fd()
     }
 }
 
