@@ -19,6 +19,8 @@ pub(crate) struct Job {
     /// Reads outstanding.
     pub(crate) depth: usize,
     pub(crate) time: Duration,
+    /// Before that, uncounted.
+    pub(crate) ramp: Duration,
 }
 
 /// What came of it, and the processor seconds that fio used. There are no frames in it.
@@ -34,6 +36,7 @@ pub(crate) fn fio(path: &Path, job: Job) -> Result<(Outcome, f64)> {
     command.args([
         &format!("--direct={}", u8::from(job.direct)),
         &format!("--runtime={}ms", job.time.as_millis()),
+        &format!("--ramp_time={}ms", job.ramp.as_millis()),
     ]);
     let output = command.output().context("fio; `cargo xtask setup` installs it")?;
     ensure!(output.status.success(), "fio: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -76,6 +76,7 @@ impl Backlog {
         let len = fill(buffer).filter(|&len| len <= buffer.len())?;
         self.lens[slot] = if pages.is_some() { len } else { crate::pad(buffer, len) };
         self.paged += usize::from(pages.is_some());
+        pages.iter().for_each(Pages::fetch);
         self.pages[slot] = pages;
         self.waiting += 1;
         Some(())

@@ -107,8 +107,10 @@ fn uring(file: &File, depth: usize, time: Duration) -> Result<Rate> {
 
 /// What fio reads from the same file.
 fn fio(path: &Path, direct: bool, depth: usize, time: Duration) -> Result<Rate> {
-    let (outcome, cpu) =
-        crate::fio::fio(path, Job { pattern: Pattern::Random, direct, block: BLOCK, depth, time })?;
+    let (outcome, cpu) = crate::fio::fio(
+        path,
+        Job { pattern: Pattern::Random, direct, block: BLOCK, depth, time, ramp: Duration::ZERO },
+    )?;
     let operations = outcome.operations as f64;
     Ok(Rate { per_second: operations / outcome.seconds, cpu_nanoseconds: cpu * 1e9 / operations })
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use kagero_aoe::wire::sectors_for_mtu;
 use kagero_integration::network::Namespace;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Options;
 use super::group::{CLIENTS, Group, Storage, image, sectors};
@@ -14,6 +15,8 @@ use crate::server::{Access, Bed, Kind};
 
 /// The window of the case that shows the noise, in each group.
 const NOISE: (Pattern, usize) = (Pattern::Random, 16);
+/// Longer than kagero keeps what it doesn't need at rest.
+const REST: Duration = Duration::from_secs(3);
 /// Frames that every second client with an overlay writes; they lie in a cluster each.
 const WRITES: u64 = 8;
 
@@ -68,6 +71,8 @@ pub(super) fn measure(
         println!("{}", case.table());
         report.cases.push(case);
     }
+    // What is mapped of files under load is the page cache's, and given back by a server that has nothing to do.
+    std::thread::sleep(REST);
     for contender in &contenders {
         if let Some(resident) = contender.resident()? {
             report.memory.push(Memory { group: group.name(), server: contender.name, resident });

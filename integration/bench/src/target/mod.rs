@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&options.plots).with_context(|| format!("{}", options.plots.display()))?;
     std::fs::create_dir_all(&options.disk).with_context(|| format!("{}", options.disk.display()))?;
     let (kernel, processors) = machine();
-    let (rounds, slices, milliseconds) = if options.quick { (3, 2, 100) } else { (5, 4, 150) };
+    let (rounds, slices, milliseconds) = if options.quick { (3, 2, 100) } else { (5, 3, 150) };
     let mut report = Report {
         kernel,
         processors,
@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Prints what there is to say at the end.
 fn finish(report: &Report, options: &Options) -> Result<()> {
-    println!("Memory after the load: now, at its peak, in MB");
+    println!("Memory after the load: now; at its peak, with what was mapped of the page cache; in MB");
     for memory in report.memory.iter().filter(|memory| memory.server.starts_with("kagero")) {
         let megabytes = |bytes| bytes as f64 / 1e6;
         let (now, peak) = (megabytes(memory.resident.now), megabytes(memory.resident.peak));
