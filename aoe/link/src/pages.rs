@@ -60,6 +60,16 @@ impl Mapping {
         inside.then(|| Pages { mapping: Arc::clone(self), at, length })
     }
 
+    /// All pages are expected in the page cache from now on.
+    pub fn trust(&self) {
+        self.cached.store(WARM, Ordering::Relaxed);
+    }
+
+    /// No pages are to be used any more.
+    pub fn abandon(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// Notes whether a read was found in the page cache.
     pub fn note(&self, cached: bool) {
         let reads = if cached { self.cached.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
@@ -114,7 +124,7 @@ impl Pages {
 
     /// They could not be had: not tried again.
     pub(crate) fn broke(&self) {
-        self.mapping.broken.store(true, Ordering::Relaxed);
+        self.mapping.abandon();
     }
 
     /// Somebody had to wait for them, or others of the same batch.
@@ -148,6 +158,9 @@ mod tests {
         mapping.pages(0, 512).unwrap().were_cold();
         assert!(mapping.pages(0, 512).is_none(), "one was not");
         (0..WARM).for_each(|_| mapping.note(true));
+        assert!(mapping.pages(0, 512).is_some());
+        mapping.note(false);
+        mapping.trust();
         mapping.pages(0, 512).unwrap().broke();
         (0..WARM).for_each(|_| mapping.note(true));
         assert!(mapping.pages(0, 512).is_none(), "for good");

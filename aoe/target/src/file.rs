@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,8 +84,11 @@ impl ImageFile {
             }
         }
         let cache = Cache::of(&file);
+        let mapping = || Mapping::new(&file, size).ok().map(Arc::new);
         let mapping = match cache {
-            Cache::NoWait | Cache::Memory => Mapping::new(&file, size).ok().map(Arc::new),
+            Cache::NoWait => mapping(),
+            // A read of a hole through a mapping would fill it.
+            Cache::Memory => mapping().filter(|_| is_whole(&file)).inspect(|mapping| mapping.trust()),
             Cache::Unknown | Cache::Bypassed => None,
         };
         Ok(ImageFile { file, path: path.into(), size, cache, mapping, direct: None })
@@ -117,6 +120,15 @@ impl ImageFile {
     /// Its pages as they were when it was opened, if they may be used.
     pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
         self.mapping.as_ref()
+    }
+
+    /// A part of it was made a hole.
+    pub(crate) fn has_hole(&self) {
+        if self.cache == Cache::Memory
+            && let Some(mapping) = &self.mapping
+        {
+            mapping.abandon();
+        }
     }
 
     /// What requests for a [`Place`](crate::Place) in this file use.
@@ -165,6 +177,11 @@ impl Drop for ImageFile {
     fn drop(&mut self) {
         lock::unlock(&self.file);
     }
+}
+
+/// Whether a file has no holes.
+fn is_whole(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.blocks().saturating_mul(512) >= meta.len())
 }
 
 impl Cache {

@@ -164,7 +164,11 @@ impl Backend for Raw {
             rustix::fs::fallocate(&**self.file, flags, range.offset, range.length)
         });
         match punched {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Ok(()) => {
+                self.file.has_hole();
+                Ok(())
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => {
                 self.failed("trim", &error.into(), 0);
                 Err(Fault::Aborted)

@@ -5,6 +5,7 @@ mod client;
 mod namespace;
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -383,4 +384,45 @@ fn past_the_page_cache() {
     }
     let counters = running.counters();
     assert_eq!((counters.errors, counters.unsent), (0, 0));
+}
+
+/// On tmpfs, where a look at a hole through a mapping would fill it.
+#[test]
+fn reading_holes_takes_no_memory() {
+    with_cable(|| {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let image = dir.path().join("disk.img");
+        let blocks = || fs::metadata(&image).unwrap().blocks();
+        for data in [vec![0; SECTORS as usize * 512], pattern(1, SECTORS as usize)] {
+            let is_whole = data[0] != 0;
+            fs::write(&image, if is_whole { &data[..] } else { b"" }).unwrap();
+            File::options().write(true).open(&image).unwrap().set_len(SECTORS * 512).unwrap();
+            let server = Server::new();
+            server.export(DISK, &image, Access::ReadWrite).unwrap();
+            let running = Running::start(server, vec![packet("kgv0")]).unwrap();
+            let (mut client, _) = Client::attach(packet("kgv1"), DISK);
+            let read_all = |client: &mut Client<PacketLink>| {
+                (0..SECTORS as usize)
+                    .step_by(512)
+                    .flat_map(|lba| client.read(lba as u64, 512).unwrap())
+                    .collect()
+            };
+            let before = blocks();
+            for _ in 0..4 {
+                let read: Vec<u8> = read_all(&mut client);
+                assert!(read == data);
+            }
+            assert_eq!(blocks(), before);
+            if is_whole {
+                let mut ranges = (1_024u64 | 2_048 << 48).to_le_bytes().to_vec();
+                ranges.resize(512, 0);
+                client.carry_out(Operation::Trim { blocks: 1 }, ranges).unwrap();
+                let after = blocks();
+                assert!(after <= before - 2_048, "{before} {after}");
+                assert!(read_all(&mut client)[1_024 * 512..][..2_048 * 512].iter().all(|byte| *byte == 0));
+                assert_eq!(blocks(), after, "it was filled again");
+            }
+            running.stop().unwrap();
+        }
+    });
 }
