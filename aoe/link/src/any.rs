@@ -198,6 +198,13 @@ impl Link for AnyLink {
 }
 
 impl PageLink for AnyLink {
+    fn has_frame(&self) -> bool {
+        match &self.path {
+            Way::Plain(link) => matches!(link.inner(), Carrier::Packet(link) if link.has_frame()),
+            Way::Faulty(_) => false,
+        }
+    }
+
     /// Only from a bare interface: whoever looks at frames on their way must see all of them.
     fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Pages) -> bool {
         let Way::Plain(link) = &mut self.path else { return false };

@@ -95,6 +95,11 @@ impl<L> Captured<L> {
         self.writer.is_none().then_some(&mut self.link)
     }
 
+    /// The link itself, to look at.
+    pub(crate) fn inner(&self) -> &L {
+        &self.link
+    }
+
     /// The link itself.
     pub fn link(&mut self) -> &mut L {
         &mut self.link

@@ -26,8 +26,14 @@ pub use memory::MemoryLink;
 pub use packet::PacketLink;
 pub use tap::TapLink;
 
-/// A link that may take data from a file's mapped pages, which spares the copy in between.
+/// A link that may do more for a server: take data from a file's mapped pages, which spares the copy in between, and tell of frames without a
+/// system call.
 pub trait PageLink: Link {
+    /// Whether a frame waits, as far as that can be seen at once.
+    fn has_frame(&self) -> bool {
+        false
+    }
+
     /// As [`transmit`](Link::transmit), for a frame that `fill` writes the beginning of (36 bytes and more), and that ends with `pages`. Whether
     /// it was sent.
     fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: pages::Pages) -> bool {

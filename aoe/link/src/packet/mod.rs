@@ -239,6 +239,10 @@ impl Link for PacketLink {
 }
 
 impl PageLink for PacketLink {
+    fn has_frame(&self) -> bool {
+        self.ring.has_frame()
+    }
+
     fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Pages) -> bool {
         self.transmit_some(fill, Some(pages))
     }

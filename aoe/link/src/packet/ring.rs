@@ -70,6 +70,13 @@ impl ReceiveRing {
         Ok(ReceiveRing { base, blocks, slot_size, slots: blocks * per_block, next: 0 })
     }
 
+    /// Whether a frame is waiting.
+    pub(super) fn has_frame(&self) -> bool {
+        // SAFETY: as in `receive`.
+        let status = unsafe { AtomicU32::from_ptr(self.slot(self.next).cast().as_ptr()) };
+        status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+    }
+
     /// Hands the oldest frame to `take` and gives its slot back to the kernel; `None` when none is waiting.
     pub(super) fn receive<T>(&mut self, take: impl FnOnce(Received<'_>) -> T) -> Option<T> {
         let slot = self.slot(self.next);
