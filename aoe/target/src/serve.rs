@@ -198,9 +198,7 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
                 return;
             }
             if self.end.is_none() && station.serve_batches(self.server, &mut self.lane) {
-                if self.lane.is_lone() && self.lane.wait_a_moment() {
-                    self.collect(false);
-                }
+                self.serve_lone(place);
                 return;
             }
         }
@@ -208,6 +206,26 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
             tracing::warn!("a link is gone; its clients are not served any more");
             station.gone = true;
         }
+    }
+}
+
+impl<L: PageLink + AsFd> Session<'_, '_, L> {
+    /// Finishes a lone request, answers it, and watches for the next one, as long as that works.
+    fn serve_lone(&mut self, place: usize) {
+        for _ in 0..BATCH {
+            if !self.lane.is_lone() || !self.lane.wait_a_moment() {
+                return;
+            }
+            self.collect(false);
+            let Some(station) = self.stations.get_mut(place).filter(|station| !station.is_behind()) else {
+                return;
+            };
+            if !station.watch() {
+                return self.lane.has_company();
+            }
+            station.serve_batch(self.server, &mut self.lane);
+        }
+        self.lane.submit();
     }
 }
 

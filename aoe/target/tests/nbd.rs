@@ -5,7 +5,7 @@ mod qemu_nbd;
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use client::Client;
@@ -150,51 +150,58 @@ fn many_threads_share_a_connection() {
     assert!(fs::read(&path).unwrap() == model);
 }
 
-#[test]
-fn a_server_that_is_killed_under_load_and_returns() {
+fn is_killed_under_load_and_returns(server: impl Fn(&Path) -> QemuNbd) {
     const THREADS: usize = 8;
     const CYCLES: usize = 6;
     let (_folder, path, mut model) = short(THREADS * MIB / 4);
-    for server in [QemuNbd::on_socket, QemuNbd::on_port] {
-        let mut server = server(&path);
-        let disk = &server.open(Access::ReadWrite);
-        let (cycles, writes) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for (thread, own) in model.chunks_mut(MIB / 4).enumerate() {
-                scope.spawn(move || {
-                    let mut random = Random(thread as u64);
-                    let begin = thread * MIB / 4;
-                    while cycles.load(Ordering::Relaxed) < CYCLES {
-                        let at = random.below(own.len() / 512) * 512;
-                        let length = ((1 + random.below(64)) * 512).min(own.len() - at);
-                        let data = vec![random.below(256) as u8; length];
-                        disk.write((begin + at) as u64, &data, random.below(20) == 0).unwrap();
-                        own[at..at + length].copy_from_slice(&data);
-                        writes.fetch_add(1, Ordering::Relaxed);
-                        let mut back = vec![0; length];
-                        disk.read((begin + at) as u64, &mut back).unwrap();
-                        assert!(back == data);
-                        if random.below(50) == 0 {
-                            disk.flush().unwrap();
-                        }
+    let mut server = server(&path);
+    let disk = &server.open(Access::ReadWrite);
+    let (cycles, writes) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for (thread, own) in model.chunks_mut(MIB / 4).enumerate() {
+            scope.spawn(move || {
+                let mut random = Random(thread as u64);
+                let begin = thread * MIB / 4;
+                while cycles.load(Ordering::Relaxed) < CYCLES {
+                    let at = random.below(own.len() / 512) * 512;
+                    let length = ((1 + random.below(64)) * 512).min(own.len() - at);
+                    let data = vec![random.below(256) as u8; length];
+                    disk.write((begin + at) as u64, &data, random.below(20) == 0).unwrap();
+                    own[at..at + length].copy_from_slice(&data);
+                    writes.fetch_add(1, Ordering::Relaxed);
+                    let mut back = vec![0; length];
+                    disk.read((begin + at) as u64, &mut back).unwrap();
+                    assert!(back == data);
+                    if random.below(50) == 0 {
+                        disk.flush().unwrap();
                     }
-                });
-            }
-            let mut random = Random(7);
-            for _ in 0..CYCLES {
-                let until = writes.load(Ordering::Relaxed) + 20 + random.below(100);
-                while writes.load(Ordering::Relaxed) < until {
-                    std::thread::yield_now();
                 }
-                server.kill();
-                server.start_again();
-                cycles.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let mut random = Random(7);
+        for _ in 0..CYCLES {
+            let until = writes.load(Ordering::Relaxed) + 20 + random.below(100);
+            while writes.load(Ordering::Relaxed) < until {
+                std::thread::yield_now();
             }
-        });
-        server.wait();
-        disk.flush().unwrap();
-        assert!(fs::read(&path).unwrap() == model);
-    }
+            server.kill();
+            server.start_again();
+            cycles.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    server.wait();
+    disk.flush().unwrap();
+    assert!(fs::read(&path).unwrap() == model);
+}
+
+#[test]
+fn a_server_on_a_socket_is_killed_under_load_and_returns() {
+    is_killed_under_load_and_returns(QemuNbd::on_socket);
+}
+
+#[test]
+fn a_server_on_a_port_is_killed_under_load_and_returns() {
+    is_killed_under_load_and_returns(QemuNbd::on_port);
 }
 
 #[test]
