@@ -111,7 +111,8 @@ impl Pages {
         unsafe { std::mem::transmute::<libc::iovec, IoSlice<'_>>(slice) }
     }
 
-    /// Lets the processor begin to fetch them from memory, for when the kernel copies them. (Jumbo frames in a row take 0.90 of the time, so.)
+    /// Lets the processor begin to fetch them from memory, for when the kernel copies them. With it, jumbo frames of a
+    /// sequential read take 0.90 of the processor time.
     pub(crate) fn fetch(&self) {
         #[cfg(target_arch = "x86_64")]
         for line in (0..self.length).step_by(CACHE_LINE) {

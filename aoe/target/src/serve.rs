@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::Server;
 use crate::batch::Batch;
-use crate::engine::{Finished, Lane};
+use crate::engine::{Finished, LONE, Lane};
 
 /// Frames taken from one link before the others get their turn. Fewer than any link has transmit buffers.
 const BATCH: usize = 64;
@@ -33,9 +33,6 @@ const REST: Duration = Duration::from_secs(2);
 
 /// How long the next frame of a client is watched for that waits for each of its answers. To sleep and to be woken takes as long in a virtual machine.
 const WATCH: Duration = Duration::from_micros(50);
-
-/// So many frames in a row that came alone, and the next one is expected to be such. A watch in vain has it begin anew.
-const LONE: u32 = 16;
 
 /// The epoll token of the stop event; links are counted from 0.
 const STOP: u64 = u64::MAX;

@@ -22,8 +22,8 @@ const MOST: u16 = 2_048;
 /// all answers first, would leave them idle.
 const TOGETHER: usize = 4;
 
-/// So many lone requests in a row, and the next is expected to be one, too.
-const LONE: u32 = 16;
+/// So many requests in a row that came alone, and the next is expected to be one, too. When it isn't, that begins anew.
+pub(crate) const LONE: u32 = 16;
 
 /// The requests that one thread serves, from their beginning to their answer.
 pub(crate) struct Lane<'s> {

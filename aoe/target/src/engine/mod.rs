@@ -11,6 +11,6 @@ mod tests;
 mod workers;
 
 pub(crate) use buffer::Buffer;
-pub(crate) use lane::{Finished, Lane, at_once};
+pub(crate) use lane::{Finished, LONE, Lane, at_once};
 pub(crate) use task::Task;
 pub(crate) use workers::{Letter, Mailbox, Workers};

@@ -110,8 +110,13 @@ impl Ring {
 
     /// Lets the kernel take what was begun, and tell what is done.
     fn enter(&mut self) {
+        let entered = self.ring.submit();
+        self.has_entered(entered);
+    }
+
+    fn has_entered(&mut self, entered: io::Result<usize>) {
         self.unsubmitted = 0;
-        if let Err(error) = self.ring.submit() {
+        if let Err(error) = entered {
             // EAGAIN, EBUSY, EINTR: it stays in the ring for the next time, which is when the kernel has something for us at the latest.
             tracing::debug!(%error, "io_uring");
             self.unsubmitted = 1;
@@ -127,12 +132,10 @@ impl Ring {
     pub(super) fn wait_a_moment(&mut self) -> bool {
         self.ring.completion().disable_eventfd();
         let moment = Timespec::new().nsec(MOMENT);
-        self.unsubmitted = 0;
-        if let Err(error) = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&moment)) {
-            tracing::trace!(%error, "io_uring");
-            // It may be that nothing was taken.
-            self.unsubmitted = 1;
-        }
+        let entered = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&moment));
+        self.has_entered(entered);
+        // Where nothing was taken, as by Linux before 5.11, which can't wait so: nobody else may come by to submit it.
+        self.submit();
         self.ring.completion().enable_eventfd();
         // What came meanwhile didn't ring.
         self.has_done()
