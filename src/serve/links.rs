@@ -16,6 +16,9 @@ pub(super) type Shares = Vec<Vec<(usize, AnyLink)>>;
 /// Receive slots for each client: what it may have outstanding, as far as all of them send at once.
 const SLOTS_PER_CLIENT: usize = 16;
 
+/// Receive slots of a thread: a few batches.
+const LEAST_SLOTS: usize = 256;
+
 /// Clients that a disk with overlays is expected to have.
 const CLIENTS_OF_OVERLAYS: usize = 64;
 
@@ -30,7 +33,8 @@ pub(super) fn open(config: &ServeConfig) -> Result<Shares, Error> {
         None if config.pcap.is_some() => 1,
         None => available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, MOST_UNASKED)),
     };
-    let options = Options { receive_slots: receive_slots(config) / threads, ..Options::default() };
+    let receive_slots = (receive_slots(config) / threads).max(LEAST_SLOTS);
+    let options = Options { receive_slots, ..Options::default() };
     let mut shares: Shares = (0..threads).map(|_| Vec::new()).collect();
     for (number, name) in config.interfaces.iter().enumerate() {
         if name.starts_with("tap:") {
@@ -52,7 +56,7 @@ pub(super) fn captured(shares: Shares, path: &Path) -> Result<Shares, Error> {
     shares.into_iter().map(|share| share.into_iter().map(capture).collect()).collect()
 }
 
-/// Receive slots of one interface. At 9 KiB each, all that there may be take 37 MB.
+/// Receive slots of one interface, for all threads together. At 9 KiB each, all that there may be take 37 MB.
 fn receive_slots(config: &ServeConfig) -> usize {
     let clients = |overlays| if overlays { CLIENTS_OF_OVERLAYS } else { 1 };
     let all: usize = config.exports.iter().map(|export| clients(export.overlay.is_some())).sum();
