@@ -1,5 +1,6 @@
 //! The serving loop on real links, with our own initiator as the client.
 
+mod broken;
 mod client;
 #[path = "../../link/tests/namespace/mod.rs"]
 mod namespace;
@@ -9,11 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broken::Broken;
 use client::Client;
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{self, Address, Command, Frame, Header, MacAddress};
 use kagero_devices::storage::{Operation, Outcome};
-use kagero_link::{AnyLink, MemoryLink, PacketLink, PageLink, memory, packet};
+use kagero_link::{AnyLink, MemoryLink, PacketLink, memory, packet};
 use kagero_target::{Access, Image, Running, Server};
 use namespace::{ip, with_cable};
 use tempfile::TempDir;
@@ -310,35 +312,6 @@ fn garbage_and_floods_do_no_harm() {
         assert!(running.counters().frames > 0);
         running.stop().unwrap();
     });
-}
-
-/// A link that can't be.
-struct Broken(MemoryLink);
-
-impl PageLink for Broken {}
-
-impl Link for Broken {
-    fn receive(&mut self, _: impl FnOnce(&[u8])) -> bool {
-        panic!("on purpose")
-    }
-
-    fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        self.0.transmit(fill)
-    }
-
-    fn mtu(&self) -> usize {
-        self.0.mtu()
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.0.mac()
-    }
-}
-
-impl std::os::fd::AsFd for Broken {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 #[test]

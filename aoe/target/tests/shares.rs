@@ -1,5 +1,6 @@
 //! Several threads that serve one interface.
 
+mod broken;
 mod client;
 #[path = "../../link/tests/namespace/mod.rs"]
 mod namespace;
@@ -8,12 +9,13 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
+use broken::Broken;
 use client::Client;
 use kagero_aoe::link::Link;
 use kagero_aoe::target::Admission;
 use kagero_aoe::wire::Address;
 use kagero_devices::storage::Operation;
-use kagero_link::{MemoryLink, PacketLink, PageLink, memory, packet::Options};
+use kagero_link::{MemoryLink, PacketLink, memory, packet::Options};
 use kagero_target::{Access, Image, Server, Stop};
 use namespace::with_cable;
 
@@ -130,38 +132,6 @@ fn a_disk_knows_the_links_of_every_thread_by_their_numbers() {
         stop.stop();
         serving.join().unwrap().unwrap();
     });
-}
-
-/// A link that makes its thread panic.
-struct Broken(MemoryLink);
-
-impl PageLink for Broken {}
-
-impl Link for Broken {
-    fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {
-        self.0.receive(|frame| {
-            assert!(frame.len() != 99, "on purpose");
-            take(frame);
-        })
-    }
-
-    fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        self.0.transmit(fill)
-    }
-
-    fn mtu(&self) -> usize {
-        self.0.mtu()
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.0.mac()
-    }
-}
-
-impl AsFd for Broken {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 #[test]
