@@ -8,8 +8,9 @@ use kagero_aoe::link::Link;
 use kagero_aoe::simulation::{Faults, Tally};
 
 use crate::capture::Writer;
-use crate::pages::Pages;
-use crate::{Captured, Counters, Error, Faulty, MemoryLink, PacketLink, PageLink, TapLink, packet};
+use crate::{
+    Captured, Counters, Error, Faulty, MemoryLink, PacketLink, ServerLink, Tail, TapLink, packet, tail,
+};
 
 /// What carries the frames in the end.
 #[derive(Debug)]
@@ -197,7 +198,7 @@ impl Link for AnyLink {
     }
 }
 
-impl PageLink for AnyLink {
+impl ServerLink for AnyLink {
     fn has_frame(&self) -> bool {
         match &self.path {
             Way::Plain(link) => matches!(link.inner(), Carrier::Packet(link) if link.has_frame()),
@@ -205,12 +206,18 @@ impl PageLink for AnyLink {
         }
     }
 
-    /// Only from a bare interface: whoever looks at frames on their way must see all of them.
-    fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Pages) -> bool {
-        let Way::Plain(link) = &mut self.path else { return false };
-        match link.uncaptured() {
-            Some(Carrier::Packet(link)) => link.transmit_pages(fill, pages),
-            _ => false,
+    /// A bare interface does: whoever looks at frames on their way must see all of them.
+    fn takes_pages(&self) -> bool {
+        matches!(&self.path, Way::Plain(link) if !link.is_captured() && matches!(link.inner(), Carrier::Packet(_)))
+    }
+
+    fn transmit_with(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
+        match &mut self.path {
+            Way::Plain(link) => match link.uncaptured() {
+                Some(Carrier::Packet(link)) => link.transmit_with(fill),
+                _ => link.transmit(tail::copied(fill)),
+            },
+            Way::Faulty(link) => link.transmit(tail::copied(fill)),
         }
     }
 }

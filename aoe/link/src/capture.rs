@@ -95,6 +95,11 @@ impl<L> Captured<L> {
         self.writer.is_none().then_some(&mut self.link)
     }
 
+    /// Whether frames are written down.
+    pub(crate) fn is_captured(&self) -> bool {
+        self.writer.is_some()
+    }
+
     /// The link itself, to look at.
     pub(crate) fn inner(&self) -> &L {
         &self.link

@@ -6,6 +6,7 @@
 use kagero_aoe::link::Link;
 
 pub mod any;
+pub mod buffer;
 pub mod capture;
 pub mod error;
 pub mod faulty;
@@ -13,32 +14,38 @@ pub mod interface;
 pub mod memory;
 pub mod packet;
 pub mod pages;
+pub mod tail;
 pub mod tap;
 
 mod sys;
 
 pub use any::{AnyLink, open};
+pub use buffer::{Buffer, Buffers};
 pub use capture::Captured;
 pub use error::Error;
 pub use faulty::Faulty;
 pub use interface::Interface;
 pub use memory::MemoryLink;
 pub use packet::PacketLink;
+pub use tail::Tail;
 pub use tap::TapLink;
 
-/// A link that may do more for a server: take data from a file's mapped pages, which spares the copy in between, and tell of frames without a
-/// system call.
-pub trait PageLink: Link {
+/// A link that may do more for a server: send data from where it is, which spares the copy in between, and tell of frames without a system call.
+pub trait ServerLink: Link {
     /// Whether a frame waits, as far as that can be seen at once.
     fn has_frame(&self) -> bool {
         false
     }
 
-    /// As [`transmit`](Link::transmit), for a frame that `fill` writes the beginning of (36 bytes and more), and that ends with `pages`. Whether
-    /// it was sent.
-    fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: pages::Pages) -> bool {
-        let _ = (fill, pages);
+    /// Whether [`transmit_with`](Self::transmit_with) takes a file's mapped pages.
+    fn takes_pages(&self) -> bool {
         false
+    }
+
+    /// As [`transmit`](Link::transmit), for a frame that `fill` writes the beginning of, and that ends with the tail, if there is one: 24 bytes at
+    /// least, so that nothing is left to pad.
+    fn transmit_with(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
+        self.transmit(tail::copied(fill))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{io, mem};
 use kagero_aoe::link::Link;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{Counters, ETHERNET_HEADER, PageLink};
+use crate::{Counters, ETHERNET_HEADER, ServerLink};
 
 /// How a cable in memory is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Lane {
     }
 }
 
-impl PageLink for MemoryLink {}
+impl ServerLink for MemoryLink {}
 
 impl Link for MemoryLink {
     fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {

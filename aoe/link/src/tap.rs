@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::interface::LEAST_MTU;
 use crate::sys::{self, Name};
-use crate::{Counters, ETHERNET_HEADER, Error, Interface, PageLink};
+use crate::{Counters, ETHERNET_HEADER, Error, Interface, ServerLink};
 
 /// Frames through a tap interface, made by this process or attached to if it is a persistent one. A tap of our own making is gone
 /// when the link is dropped.
@@ -75,7 +75,7 @@ impl TapLink {
     }
 }
 
-impl PageLink for TapLink {}
+impl ServerLink for TapLink {}
 
 impl Link for TapLink {
     fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLockReadGuard};
 use kagero_aoe::link::Link;
 use kagero_aoe::target::{Answer, Fault, Job, Operation, Port, Step};
 use kagero_aoe::wire::Address;
-use kagero_link::PageLink;
+use kagero_link::{ServerLink, Tail};
 
 use crate::Server;
 use crate::engine::{Lane, at_once};
@@ -36,7 +36,7 @@ impl<'b, 's> Batch<'b, 's> {
     }
 
     /// Serves one frame; false when there is none, or no more should be taken in now.
-    pub(crate) fn serve_one(&mut self, link: &mut impl PageLink) -> bool {
+    pub(crate) fn serve_one(&mut self, link: &mut impl ServerLink) -> bool {
         if self.lane.is_full() || !link.receive(|frame| self.take(frame)) {
             return false;
         }
@@ -107,7 +107,7 @@ impl<'b, 's> Batch<'b, 's> {
     }
 
     /// Reads into the transmit buffer, or begins to read elsewhere.
-    fn read(&mut self, link: &mut impl PageLink, job: Job<'static>) {
+    fn read(&mut self, link: &mut impl ServerLink, job: Job<'static>) {
         let Some(served) = self.served.get(&job.address()) else { return };
         let Operation::Read { offset, length } = job.operation else { return };
         let place = served.source.place_to_read(job.client(), offset, length);
@@ -117,8 +117,9 @@ impl<'b, 's> Batch<'b, 's> {
                 served.stats.read(length);
                 job.finish(Ok(())).encode_finished(out)
             };
-            let sent = place.pages(length).is_some_and(|pages| {
-                link.transmit_pages(|out| Some(finish(job.take()?, out)? - length), pages)
+            let pages = if link.takes_pages() { place.pages(length) } else { None };
+            let sent = pages.is_some_and(|pages| {
+                link.transmit_with(|out| Some((finish(job.take()?, out)? - length, Some(Tail::Pages(pages)))))
             });
             if !sent {
                 link.transmit(|out| {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kagero_aoe::wire::SECTOR;
+use kagero_link::Buffer;
 use kagero_link::pages::Mapping;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::engine::Buffer;
 use crate::format::SIGNATURE;
 use crate::{Error, lock};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kagero_aoe::link::Link;
 use kagero_aoe::target::Port;
 use kagero_aoe::wire::{Address, MacAddress};
-use kagero_link::PageLink;
+use kagero_link::ServerLink;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +31,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 /// After so long without a frame, memory is given back that only makes things faster.
 const REST: Duration = Duration::from_secs(2);
 
+/// How long requests are kept back from a disk that has others, when none of those is done.
+const KEPT_BACK: Duration = Duration::from_millis(10);
+
 /// How long the next frame of a client is watched for that waits for each of its answers. To sleep and to be woken takes as long in a virtual machine.
 const WATCH: Duration = Duration::from_micros(50);
 
@@ -45,7 +48,7 @@ impl Server {
     ///
     /// # Errors
     /// Only when the kernel refuses to wait for events.
-    pub fn serve<L: PageLink + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
+    pub fn serve<L: ServerLink + AsFd>(&self, links: &mut [L], stop: &impl AsFd) -> io::Result<()> {
         Session::new(self, links.iter_mut().enumerate(), vec![stop.as_fd()])?.run()
     }
 }
@@ -84,7 +87,7 @@ struct Station<'l, L> {
     interest: EventFlags,
 }
 
-impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
+impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
     pub(crate) fn new(
         server: &'s Server,
         links: impl Iterator<Item = (usize, &'l mut L)>,
@@ -113,10 +116,12 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
         loop {
             events.clear();
             let at_most = match self.end {
+                _ if self.lane.keeps() => Some(KEPT_BACK),
                 Some(end) => Some(end.saturating_duration_since(Instant::now())),
                 None => self.awake.is_some().then_some(REST),
             };
             match epoll::wait(&self.poll, spare_capacity(&mut events), at_most.map(timespec).as_ref()) {
+                Ok(0) if self.lane.keeps() => self.lane.release(),
                 Ok(0) if self.awake.take().is_some() => self.server.rest(),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -124,6 +129,8 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
             if !events.is_empty() {
                 self.awake.get_or_insert_with(|| self.server.awake());
             }
+            // Disks get something to do before clients get answers.
+            events.sort_unstable_by_key(|event| event.data.u64() == LANE);
             for &Event { flags, data } in &events {
                 match data.u64() {
                     STOP => {
@@ -181,7 +188,7 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
             }
         }
         for station in self.stations.iter_mut().filter(|station| !station.outbox.is_empty()) {
-            station.catch_up(&mut self.lane);
+            station.catch_up();
         }
     }
 
@@ -190,7 +197,7 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
         let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         // A link asks for its error only when it has found no frame twice.
         for _ in 0..if failed { 2 } else { 1 } {
-            station.catch_up(&mut self.lane);
+            station.catch_up();
             if station.is_behind() || self.lane.is_full() {
                 return;
             }
@@ -206,8 +213,8 @@ impl<'s, 'l, L: PageLink + AsFd> Session<'s, 'l, L> {
     }
 }
 
-impl<L: PageLink + AsFd> Session<'_, '_, L> {
-    /// Finishes a lone request, answers it, and watches for the next one, as long as that works.
+impl<L: ServerLink + AsFd> Session<'_, '_, L> {
+    /// Finishes a lone request and answers it, and the next one, if that is here by then: a client on this machine may have run meanwhile.
     fn serve_lone(&mut self, place: usize) {
         for _ in 0..BATCH {
             if !self.lane.is_lone() || !self.lane.wait_a_moment() {
@@ -217,8 +224,8 @@ impl<L: PageLink + AsFd> Session<'_, '_, L> {
             let Some(station) = self.stations.get_mut(place).filter(|station| !station.is_behind()) else {
                 return;
             };
-            if !station.watch() {
-                return self.lane.has_company();
+            if !station.link.has_frame() {
+                return;
             }
             station.serve_batch(self.server, &mut self.lane);
         }
@@ -226,7 +233,7 @@ impl<L: PageLink + AsFd> Session<'_, '_, L> {
     }
 }
 
-impl<'l, L: PageLink + AsFd> Station<'l, L> {
+impl<'l, L: ServerLink + AsFd> Station<'l, L> {
     fn new(link: &'l mut L, place: usize, number: usize) -> Self {
         Station {
             link,
@@ -250,18 +257,18 @@ impl<'l, L: PageLink + AsFd> Station<'l, L> {
     }
 
     /// Sends the answers that wait, as far as the network takes them.
-    fn catch_up(&mut self, lane: &mut Lane<'_>) {
+    fn catch_up(&mut self) {
         self.link.hold();
-        while let Some(finished) = self.outbox.front() {
+        while let Some(finished) = self.outbox.front_mut() {
             let mut room = false;
-            self.link.transmit(|out| {
+            self.link.transmit_with(|out| {
                 room = true;
                 finished.encode(out)
             });
             if !room {
                 break;
             }
-            self.outbox.pop_front().into_iter().for_each(|finished| lane.sent(finished));
+            self.outbox.pop_front();
         }
         self.clogged = !self.link.flush();
     }

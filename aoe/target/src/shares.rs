@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use kagero_link::PageLink;
+use kagero_link::ServerLink;
 
 use crate::serve::Session;
 use crate::{Server, Stop};
@@ -16,7 +16,7 @@ impl Server {
     /// Also when there is no thread left. What ends one thread ends all.
     pub fn serve_shared<L>(&self, shares: &mut [Vec<(usize, L)>], stop: &(impl AsFd + Sync)) -> io::Result<()>
     where
-        L: PageLink + AsFd + Send,
+        L: ServerLink + AsFd + Send,
     {
         let [first, rest @ ..] = shares else { return Ok(()) };
         let all_end = Stop::new()?;

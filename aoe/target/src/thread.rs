@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use kagero_link::PageLink;
+use kagero_link::ServerLink;
 
 use crate::{Counters, Server, Stop};
 
@@ -25,7 +25,7 @@ impl Running {
     /// When there is no thread or file descriptor left.
     pub fn start<L>(server: Server, links: Vec<L>) -> io::Result<Self>
     where
-        L: PageLink + AsFd + Send + 'static,
+        L: ServerLink + AsFd + Send + 'static,
     {
         Self::start_watched(server, links, |error| tracing::error!(%error, "the target has ended"))
     }
@@ -40,7 +40,7 @@ impl Running {
         ended: impl FnOnce(&io::Error) + Send + 'static,
     ) -> io::Result<Self>
     where
-        L: PageLink + AsFd + Send + 'static,
+        L: ServerLink + AsFd + Send + 'static,
     {
         let stop = Stop::new()?;
         let server = Arc::new(server);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kagero_aoe::link::Link;
 use kagero_aoe::wire::{self, Address, Ata, Command, Header, MacAddress};
-use kagero_link::{MemoryLink, PageLink, memory};
+use kagero_link::{MemoryLink, ServerLink, memory};
 use kagero_target::{Access, Running, Server};
 
 const DISK: Address = Address { shelf: 7, slot: 1 };
@@ -52,7 +52,7 @@ impl Link for Counted {
     }
 }
 
-impl PageLink for Counted {}
+impl ServerLink for Counted {}
 
 impl AsFd for Counted {
     fn as_fd(&self) -> BorrowedFd<'_> {

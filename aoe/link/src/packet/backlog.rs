@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
+use crate::Tail;
 use crate::pages::{self, Pages};
 
 /// Frames given to the kernel in one call, at most.
@@ -22,8 +23,8 @@ pub(super) struct Backlog {
     slot_size: usize,
     lens: Box<[usize]>,
     /// What frames end with that is not in their buffers.
-    pages: Box<[Option<Pages>]>,
-    /// How many of these there are.
+    tails: Box<[Option<Tail>]>,
+    /// How many of these are mapped pages.
     paged: usize,
     /// Frames sent since it was last asked whether pages had to be waited for.
     unasked: usize,
@@ -48,7 +49,7 @@ impl Backlog {
             buffers: vec![0; slots * slot_size].into_boxed_slice(),
             slot_size,
             lens: vec![0; slots].into_boxed_slice(),
-            pages: (0..slots).map(|_| None).collect(),
+            tails: (0..slots).map(|_| None).collect(),
             paged: 0,
             unasked: 0,
             waits: 0,
@@ -65,19 +66,18 @@ impl Backlog {
         self.waiting == self.lens.len()
     }
 
-    /// Lets `fill` write the next frame, without the pages that it ends with; `None` when it had nothing. Must not be full.
+    /// Lets `fill` write the next frame, without the tail that it ends with; `None` when it had nothing. Must not be full.
     pub(super) fn push(
         &mut self,
-        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
-        pages: Option<Pages>,
+        fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>,
     ) -> Option<()> {
         let slot = (self.first + self.waiting) % self.lens.len();
         let buffer = &mut self.buffers[slot * self.slot_size..][..self.slot_size];
-        let len = fill(buffer).filter(|&len| len <= buffer.len())?;
-        self.lens[slot] = if pages.is_some() { len } else { crate::pad(buffer, len) };
-        self.paged += usize::from(pages.is_some());
-        pages.iter().for_each(Pages::fetch);
-        self.pages[slot] = pages;
+        let (len, tail) = fill(buffer).filter(|&(len, _)| len <= buffer.len())?;
+        self.lens[slot] = if tail.is_some() { len } else { crate::pad(buffer, len) };
+        self.paged += usize::from(tail.as_ref().and_then(Tail::pages).is_some());
+        tail.iter().for_each(Tail::fetch);
+        self.tails[slot] = tail;
         self.waiting += 1;
         Some(())
     }
@@ -137,9 +137,9 @@ impl Backlog {
         let count = self.waiting.min(MOST);
         let frames: [[IoSlice<'_>; 2]; MOST] = std::array::from_fn(|i| {
             let slot = (self.first + i) % self.lens.len();
-            let (len, pages) =
-                if i < count { (self.lens[slot], self.pages[slot].as_ref()) } else { (0, None) };
-            let rest = pages.map_or(IoSlice::new(&[]), Pages::io_slice);
+            let (len, tail) =
+                if i < count { (self.lens[slot], self.tails[slot].as_ref()) } else { (0, None) };
+            let rest = tail.map_or(IoSlice::new(&[]), Tail::io_slice);
             [IoSlice::new(&self.buffers[slot * self.slot_size..][..len]), rest]
         });
         let mut control: [SendAncillaryBuffer<'_, '_, '_>; MOST] =
@@ -152,9 +152,9 @@ impl Backlog {
         sendmmsg(socket, &mut messages[..count], SendFlags::DONTWAIT)
     }
 
-    fn pop(&mut self, count: usize, look_at: impl Fn(Pages)) {
+    fn pop(&mut self, count: usize, look_at: impl Fn(&Pages)) {
         for _ in 0..count {
-            if let Some(pages) = self.pages[self.first].take() {
+            if let Some(pages) = self.tails[self.first].take().as_ref().and_then(Tail::pages) {
                 self.paged -= 1;
                 look_at(pages);
             }

@@ -10,8 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use kagero_aoe::link::Link;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-use crate::pages::Pages;
-use crate::{Counters, ETHERNET_HEADER, Error, Interface, PageLink, sys};
+use crate::{Counters, ETHERNET_HEADER, Error, Interface, ServerLink, Tail, sys};
 use backlog::Backlog;
 use ring::{ReceiveRing, Received};
 
@@ -154,14 +153,14 @@ impl PacketLink {
         }
     }
 
-    fn transmit_some(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Option<Pages>) -> bool {
+    fn transmit_some(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
         if self.backlog.is_full() {
             self.send();
             if self.backlog.is_full() {
                 return false;
             }
         }
-        let filled = self.backlog.push(fill, pages).is_some();
+        let filled = self.backlog.push(fill).is_some();
         if !self.held {
             self.send();
         }
@@ -216,7 +215,7 @@ impl Link for PacketLink {
     }
 
     fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        self.transmit_some(fill, None)
+        self.transmit_some(|out| Some((fill(out)?, None)))
     }
 
     fn hold(&mut self) {
@@ -238,13 +237,17 @@ impl Link for PacketLink {
     }
 }
 
-impl PageLink for PacketLink {
+impl ServerLink for PacketLink {
     fn has_frame(&self) -> bool {
         self.ring.has_frame()
     }
 
-    fn transmit_pages(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>, pages: Pages) -> bool {
-        self.transmit_some(fill, Some(pages))
+    fn takes_pages(&self) -> bool {
+        true
+    }
+
+    fn transmit_with(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
+        self.transmit_some(fill)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use kagero_aoe::target::{Answer, Fault, Job, Operation};
 use kagero_aoe::wire::Address;
+use kagero_link::{Buffer, Buffers, Tail};
 
-use super::buffer::{Buffer, Buffers};
 use super::flights::{Extent, Flights};
 use super::ring::{Done, Ring};
 use super::task::{Task, Work};
@@ -18,8 +18,8 @@ use crate::server::Served;
 /// Requests under way at most; more wait in the links' receive rings. Buffers for all of them take 26 MB.
 const MOST: u16 = 2_048;
 
-/// Completions taken in before their answers are sent, and what those make clients ask for. Many disks complete all that they had at once; who then sent
-/// all answers first, would leave them idle.
+/// Completions taken in at most before their answers are sent, and what those make clients ask for. Many disks complete all that they had at once; who
+/// then sent all answers first, would leave them idle. The first come one by one: its first answer wakes a client.
 const TOGETHER: usize = 4;
 
 /// So many requests in a row that came alone, and the next is expected to be one, too. When it isn't, that begins anew.
@@ -34,6 +34,8 @@ pub(crate) struct Lane<'s> {
     buffers: Buffers,
     finished: Vec<Finished>,
     announcements: Vec<Address>,
+    /// Completions to take in the next time.
+    together: usize,
     /// Requests in a row that were the only ones when they began.
     lone: u32,
 }
@@ -48,15 +50,16 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// Writes its answer as a frame; the frame's length.
-    pub(crate) fn encode(&self, out: &mut [u8]) -> Option<usize> {
-        let place = self.answer.data(out)?;
-        if let Some(data) = &self.data
-            && !place.is_empty()
-        {
-            place.copy_from_slice(data.get(..place.len())?);
+    /// Writes its answer as a frame, without what was read, which comes with it; once only. The length that was written.
+    pub(crate) fn encode(&mut self, out: &mut [u8]) -> Option<(usize, Option<Tail>)> {
+        let length = self.answer.encode_finished(out)?;
+        match self.answer.data(out)?.len() {
+            0 => Some((length, None)),
+            data => {
+                let tail = self.data.take().filter(|read| read.len() == data)?;
+                Some((length - data, Some(Tail::Buffer(tail))))
+            }
         }
-        self.answer.encode_finished(out)
     }
 }
 
@@ -75,6 +78,7 @@ impl<'s> Lane<'s> {
             buffers: Buffers::default(),
             finished: Vec::new(),
             announcements: Vec::new(),
+            together: 1,
             lone: 0,
         })
     }
@@ -110,7 +114,7 @@ impl<'s> Lane<'s> {
         self.lone = if self.flights.len() == 0 { self.lone.saturating_add(1) } else { 0 };
         let wait = self.must_wait(&job);
         let Job { operation, pending } = job;
-        let work = Work::new(operation, &mut self.buffers);
+        let work = Work::new(operation, &self.buffers);
         let task = Task { served: Arc::clone(served), pending, work, link };
         if wait { self.flights.wait(task) } else { self.start(task) }
     }
@@ -133,10 +137,22 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Hands to the kernel what was begun.
+    /// Hands to the kernel what was begun, but what is kept back for when it has done something.
     pub(crate) fn submit(&mut self) {
         if let Some(ring) = &mut self.ring {
-            ring.submit();
+            ring.submit_most();
+        }
+    }
+
+    /// Whether something is kept back. If nothing happens soon, it should be [released](Self::release).
+    pub(crate) fn keeps(&self) -> bool {
+        self.ring.as_ref().is_some_and(|ring| ring.unsubmitted() > 0)
+    }
+
+    /// Hands to the kernel what was kept back.
+    pub(crate) fn release(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.release();
         }
     }
 
@@ -162,12 +178,20 @@ impl<'s> Lane<'s> {
 
     /// Takes in what was done meanwhile; `rang` if there was an [event](Self::events).
     pub(crate) fn collect(&mut self, rang: bool) {
-        if self.take_in(TOGETHER) < TOGETHER && rang {
-            if let Some(ring) = &mut self.ring {
-                ring.silence();
+        if rang && let Some(ring) = &mut self.ring {
+            ring.rang();
+        }
+        if self.take_in(self.together) == self.together {
+            self.together = TOGETHER.min(2 * self.together);
+        } else {
+            self.together = 1;
+            if rang {
+                if let Some(ring) = &mut self.ring {
+                    ring.silence();
+                }
+                // Of what was done just before that, nothing more will be heard.
+                self.take_in(usize::MAX);
             }
-            // Of what was done just before that, nothing more will be heard.
-            self.take_in(usize::MAX);
         }
         for letter in self.mailbox.empty() {
             match letter {
@@ -202,11 +226,7 @@ impl<'s> Lane<'s> {
             (Work::Read { data, .. }, Ok(())) => served.stats.read(data.len()),
             _ => {}
         }
-        let is_read = matches!(work, Work::Read { .. });
-        let mut data = work.into_buffer();
-        if !is_read && let Some(buffer) = data.take() {
-            self.buffers.give_back(buffer);
-        }
+        let data = if let Work::Read { data, .. } = work { Some(data) } else { None };
         self.finished.push(Finished { answer: pending.finish(result), data, link });
         while let Some(task) = self.flights.ready() {
             self.start(task);
@@ -214,20 +234,13 @@ impl<'s> Lane<'s> {
     }
 
     /// What was carried out since the last time.
-    pub(crate) fn finished(&mut self) -> Vec<Finished> {
-        std::mem::take(&mut self.finished)
+    pub(crate) fn finished(&mut self) -> impl Iterator<Item = Finished> {
+        self.finished.drain(..)
     }
 
     /// Disks that are new or have changed since the last time.
     pub(crate) fn announcements(&mut self) -> Vec<Address> {
         std::mem::take(&mut self.announcements)
-    }
-
-    /// Takes back what was sent.
-    pub(crate) fn sent(&mut self, finished: Finished) {
-        if let Some(buffer) = finished.data {
-            self.buffers.give_back(buffer);
-        }
     }
 }
 

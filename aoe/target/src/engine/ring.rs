@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
@@ -11,6 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
 use super::Task;
+use super::reserve::Reserve;
 use super::task::Work;
 use crate::Place;
 use crate::file::ImageFile;
@@ -18,8 +20,12 @@ use crate::file::ImageFile;
 /// Requests handed to the kernel at once: so few that the disk begins while we look at what else was received.
 const TOGETHER: usize = 8;
 
-/// How long a request is waited for that is the only one, in nanoseconds: what others send meanwhile waits as long.
-const MOMENT: u32 = 200_000;
+/// Requests that an idle disk gets first, for the same reason.
+const FIRST: u32 = 4;
+
+/// How long a request is waited for that is the only one: what others send meanwhile waits as long. Shorter times would have the kernel program
+/// the processor's timer each time, since they end before its next tick does: in a virtual machine that takes as long as the system call.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A ring, and what the kernel is doing with it.
 pub(super) struct Ring {
@@ -29,6 +35,7 @@ pub(super) struct Ring {
     /// What the kernel reads or writes stays here until it says that it is done.
     held: Slab<Held>,
     unsubmitted: usize,
+    reserve: Reserve,
 }
 
 struct Held {
@@ -61,11 +68,12 @@ impl Ring {
             .or_else(|_| IoUring::new(depth.into()))?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
-        Ok(Ring { ring, bell, held: Slab::new(), unsubmitted: 0 })
+        Ok(Ring { ring, bell, held: Slab::new(), unsubmitted: 0, reserve: Reserve::default() })
     }
 
     /// Begins a read, or a write that needn't be durable, at this place. Gives the task back when there is no room, or it is another. `lone`
     /// ones stay here until they are [waited for](Self::wait_a_moment) or [submitted](Self::submit).
+    #[expect(clippy::result_large_err, reason = "it is given back as it came")]
     pub(super) fn begin(
         &mut self,
         flight: usize,
@@ -94,11 +102,17 @@ impl Ring {
         }
         entry.insert(Held { flight, task, _file: place.file });
         self.unsubmitted += 1;
-        let in_kernel = self.held.len() - self.unsubmitted;
-        if !lone && self.unsubmitted > in_kernel.min(TOGETHER - 1) {
+        let in_kernel = self.in_kernel();
+        let enough = in_kernel.min(TOGETHER - 1).max(self.reserve.size(in_kernel));
+        if !lone && self.unsubmitted > enough {
             self.submit();
         }
         Ok(())
+    }
+
+    /// Requests that the kernel has, those that it is done with included.
+    fn in_kernel(&self) -> usize {
+        self.held.len() - self.unsubmitted
     }
 
     /// Hands to the kernel what was begun.
@@ -108,6 +122,19 @@ impl Ring {
         }
     }
 
+    /// As [`submit`](Self::submit), but leaves what is better [kept back](Reserve), until something is done.
+    pub(super) fn submit_most(&mut self) {
+        if self.unsubmitted > self.reserve.size(self.in_kernel()) {
+            self.submit();
+        }
+    }
+
+    /// Hands over what was kept back: nothing was done for too long.
+    pub(super) fn release(&mut self) {
+        self.reserve.give_up();
+        self.submit();
+    }
+
     /// Lets the kernel take what was begun, and tell what is done.
     fn enter(&mut self) {
         let entered = self.ring.submit();
@@ -115,11 +142,14 @@ impl Ring {
     }
 
     fn has_entered(&mut self, entered: io::Result<usize>) {
-        self.unsubmitted = 0;
-        if let Err(error) = entered {
+        match entered {
+            Ok(taken) => {
+                let taken = taken.min(self.unsubmitted);
+                self.unsubmitted -= taken;
+                self.reserve.submitted(taken);
+            }
             // EAGAIN, EBUSY, EINTR: it stays in the ring for the next time, which is when the kernel has something for us at the latest.
-            tracing::debug!(%error, "io_uring");
-            self.unsubmitted = 1;
+            Err(error) => tracing::debug!(%error, "io_uring"),
         }
     }
 
@@ -131,7 +161,7 @@ impl Ring {
     /// As [`submit`](Self::submit), and waits a moment for what is done; whether something is. It doesn't ring for that.
     pub(super) fn wait_a_moment(&mut self) -> bool {
         self.ring.completion().disable_eventfd();
-        let moment = Timespec::new().nsec(MOMENT);
+        let moment = Timespec::from(MOMENT);
         let entered = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&moment));
         self.has_entered(entered);
         // Where nothing was taken, as by Linux before 5.11, which can't wait so: nobody else may come by to submit it.
@@ -146,8 +176,24 @@ impl Ring {
         !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
-    /// It has rung: it will be silent until something is done from now on.
+    /// It rings. If something is done, what was kept back goes to the disk.
+    pub(super) fn rang(&mut self) {
+        if self.reserve.is_ringing() || !self.has_done() {
+            return;
+        }
+        let (here, in_kernel) = (self.held.len(), self.in_kernel());
+        if self.unsubmitted > FIRST as usize {
+            // SAFETY: without an argument there is nothing that must be valid.
+            let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(FIRST, 0, 0, None) };
+            self.has_entered(entered);
+        }
+        self.submit();
+        self.reserve.rang(here, in_kernel);
+    }
+
+    /// It has rung, and what was done is taken in: it will be silent until something is done from now on.
     pub(super) fn silence(&mut self) {
+        self.reserve.silenced();
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
@@ -160,6 +206,7 @@ impl Ring {
         }
         let completion = completion?;
         let key = usize::try_from(completion.user_data()).ok()?;
+        self.reserve.taken();
         let Held { flight, task, .. } = self.held.try_remove(key)?;
         let length = match &task.work {
             Work::Read { data, .. } | Work::Write { data, .. } => data.len(),

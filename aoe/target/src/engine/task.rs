@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kagero_aoe::target::{Fault, Operation, Pending, Range};
+use kagero_link::{Buffer, Buffers};
 
-use super::buffer::{Buffer, Buffers};
 use crate::server::Served;
 
 /// A request with all that it takes to carry it out and to answer it, wherever that happens.
@@ -28,7 +28,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(super) fn new(operation: Operation<'_>, buffers: &mut Buffers) -> Self {
+    pub(super) fn new(operation: Operation<'_>, buffers: &Buffers) -> Self {
         match operation {
             Operation::Read { offset, length } => Work::Read { offset, data: buffers.take(length) },
             Operation::Write { offset, data, durable } => {
@@ -37,13 +37,6 @@ impl Work {
             Operation::Verify { offset, length } => Work::Verify { offset, length },
             Operation::Flush => Work::Flush,
             Operation::Trim(ranges) => Work::Trim(ranges.iter().collect()),
-        }
-    }
-
-    pub(super) fn into_buffer(self) -> Option<Buffer> {
-        match self {
-            Work::Read { data, .. } | Work::Write { data, .. } => Some(data),
-            Work::Verify { .. } | Work::Flush | Work::Trim(_) => None,
         }
     }
 }

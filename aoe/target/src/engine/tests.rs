@@ -5,11 +5,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use kagero_aoe::link::Link;
-use kagero_aoe::target::{Fault, Range};
+use kagero_aoe::target::{Fault, Port, Range, Step};
 use kagero_aoe::wire::{self, ATA_LENGTH, Address, Ata, Command, Frame, Header, MacAddress};
 use kagero_link::{MemoryLink, memory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Lane;
 use super::workers::MOST;
 use crate::{Access, Backend, Image, Location, Running, Server};
 
@@ -158,4 +159,45 @@ fn requests_wait_for_their_disk_side_by_side() {
     tags.sort_unstable();
     assert_eq!(tags, (0..READS).collect::<Vec<_>>());
     running.stop().unwrap();
+}
+
+/// As if a client had always so many reads outstanding, until it has read so often.
+fn read_in_a_loop(lane: &mut Lane<'_>, server: &Server, window: usize, total: usize) {
+    let disk = Address { shelf: 7, slot: 0 };
+    let port = Port { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: 1_500, buffer_count: 64, number: 0 };
+    let header = Header::request(MacAddress([2; 6]), port.mac, disk, Command::Ata, 1);
+    let mut frame = [0; 60];
+    let ata = Ata { count: 1, command: READ_SECTORS, ..Ata::default() };
+    wire::encode(&mut frame, &header, |out| ata.encode(out)).unwrap();
+
+    let (mut begun, mut done) = (0, 0);
+    while done < total {
+        while begun < total && begun - done < window {
+            server.target().handle_frame(&port, &frame, |_, step| {
+                let Step::Job(job) = step else { panic!("{step:?}") };
+                lane.begin(&server.served()[&disk], job, 0);
+            });
+            begun += 1;
+        }
+        lane.submit();
+        let mut ready: Vec<_> =
+            lane.events().map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN)).collect();
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        assert!(poll(&mut ready, Some(&patience)).unwrap() > 0, "{done} of {total}, window {window}");
+        lane.collect(true);
+        done += lane.finished().count();
+    }
+    assert!(!lane.keeps() && lane.len() == 0);
+}
+
+#[test]
+fn nothing_is_kept_back_for_ever() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let server = Server::new();
+    server.export(Address { shelf: 7, slot: 0 }, image.path(), Access::ReadOnly).unwrap();
+    let mut lane = Lane::new(&server).unwrap();
+    for window in (1..=64).chain([3, 64, 1, 64, 17]) {
+        read_in_a_loop(&mut lane, &server, window, 7 * window + 5);
+    }
 }

@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use kagero_aoe::link::Link;
-use kagero_link::{MemoryLink, PageLink};
+use kagero_link::{MemoryLink, ServerLink};
 
 pub(crate) struct Broken(pub(crate) MemoryLink);
 
-impl PageLink for Broken {}
+impl ServerLink for Broken {}
 
 impl Link for Broken {
     fn receive(&mut self, _: impl FnOnce(&[u8])) -> bool {
