@@ -1,1 +1,12 @@
-//! Passthrough of one PCI function with VFIO.
+//! Passthrough of PCI functions: the guest drives the hardware itself.
+//!
+//! Two traits keep this testable without either: [`Hardware`] is what a function's registers and interrupts are reached through, VFIO
+//! on Linux; [`Machine`] is what the guest's machine does for it, KVM's memory slots and interrupt routes.
+
+mod hardware;
+mod machine;
+mod mapping;
+
+pub use hardware::{Hardware, Interrupt, Region};
+pub use machine::{Machine, Route, Slot};
+pub use mapping::Mapping;

@@ -2,6 +2,8 @@
 
 mod config;
 mod mechanism;
+mod message;
 
 pub use config::{Bar, BarChange, BarChanges, ConfigSpace, Identity, command, register};
 pub use mechanism::{ConfigAddress, ConfigMechanism, Selected};
+pub use message::Message;
