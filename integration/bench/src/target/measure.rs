@@ -20,62 +20,82 @@ const REST: Duration = Duration::from_secs(3);
 /// Frames that every second client with an overlay writes; they lie in a cluster each.
 const WRITES: u64 = 8;
 
-/// Measures the cases, and adds them to the report; `progress` is told before each.
+/// Measures the cases, and adds them to the report; `progress` is told before each round of each.
+///
+/// Every round has images and servers of its own: where in memory their pages lie makes as much of a difference as a server's next version does, and stays
+/// the same as long as they live.
 pub(super) fn measure(
     group: Group,
-    cases: Vec<(Pattern, Case)>,
+    mut cases: Vec<(Pattern, Case)>,
     options: &Options,
     report: &mut Report,
     mut progress: impl FnMut(&Case),
 ) -> Result<()> {
-    let on = if group.in_memory() { Path::new("/dev/shm") } else { &options.disk };
-    let folder = tempfile::Builder::new().prefix("kagero-bench-").tempdir_in(on)?;
-    let bed = Bed {
-        client: Namespace::new()?,
-        network: Namespace::new()?,
-        mtu: group.mtu,
-        kagero: &options.kagero,
-        logs: folder.path(),
-    };
-    let mut contenders = contenders(group, folder.path(), &bed, &mut report.notes)?;
-    // Once without counting: the servers have started, and the cache is warm.
-    for contender in &mut contenders {
-        contender.read(Slice { pattern: Pattern::Sequential, window: 16, milliseconds: 200 })?;
-    }
-    for (pattern, mut case) in cases {
-        progress(&case);
-        let slice = Slice { pattern, window: case.window, milliseconds: report.milliseconds };
-        // Who reads, and under which name it counts.
-        let mut turns: Vec<(usize, String)> =
-            contenders.iter().enumerate().map(|(index, contender)| (index, contender.name.into())).collect();
-        if (pattern, case.window) == NOISE {
-            turns.insert(turns.len().div_ceil(2), (0, format!("{}{AGAIN}", contenders[0].name)));
+    for round in 0..report.rounds {
+        let on = if group.in_memory() { Path::new("/dev/shm") } else { &options.disk };
+        let folder = tempfile::Builder::new().prefix("kagero-bench-").tempdir_in(on)?;
+        let bed = Bed {
+            client: Namespace::new()?,
+            network: Namespace::new()?,
+            mtu: group.mtu,
+            kagero: &options.kagero,
+            logs: folder.path(),
+        };
+        let mut contenders = contenders(group, folder.path(), &bed, &mut report.notes)?;
+        // Once without counting: the servers have started, and the cache is warm.
+        for contender in &mut contenders {
+            contender.read(Slice { pattern: Pattern::Sequential, window: 16, milliseconds: 200 })?;
         }
-        for round in 0..report.rounds {
-            for number in 0..report.slices {
-                // Each is first, second and so on in turn, after one neighbour and then after the other.
-                turns.rotate_left(1);
-                turns.reverse();
-                for (index, name) in &turns {
-                    let (outcome, cpu) = contenders[*index].read(slice)?;
-                    let values = case.values.entry(name.clone()).or_default();
-                    for metric in Metric::ALL {
-                        let rounds = values.entry(metric).or_default();
-                        rounds.resize(round + 1, Vec::with_capacity(number + 1));
-                        rounds[round].extend(value(metric, &outcome, cpu));
-                    }
+        for (pattern, case) in &mut cases {
+            progress(case);
+            take_turns(&mut contenders, *pattern, case, round, report)?;
+        }
+        if round + 1 == report.rounds {
+            // What is mapped of files under load is the page cache's, and given back by a server that has nothing to do.
+            std::thread::sleep(REST);
+            for contender in &contenders {
+                if let Some(resident) = contender.resident()? {
+                    report.memory.push(Memory { group: group.name(), server: contender.name, resident });
                 }
             }
         }
+    }
+    for (_, case) in cases {
         let case = case.finish();
         println!("{}", case.table());
         report.cases.push(case);
     }
-    // What is mapped of files under load is the page cache's, and given back by a server that has nothing to do.
-    std::thread::sleep(REST);
-    for contender in &contenders {
-        if let Some(resident) = contender.resident()? {
-            report.memory.push(Memory { group: group.name(), server: contender.name, resident });
+    Ok(())
+}
+
+/// One round of a case.
+fn take_turns(
+    contenders: &mut [Contender],
+    pattern: Pattern,
+    case: &mut Case,
+    round: usize,
+    report: &Report,
+) -> Result<()> {
+    let slice = Slice { pattern, window: case.window, milliseconds: report.milliseconds };
+    // Who reads, and under which name it counts.
+    let mut turns: Vec<(usize, String)> =
+        contenders.iter().enumerate().map(|(index, contender)| (index, contender.name.into())).collect();
+    if (pattern, case.window) == NOISE {
+        turns.insert(turns.len().div_ceil(2), (0, format!("{}{AGAIN}", contenders[0].name)));
+    }
+    let count = turns.len();
+    for number in 0..report.slices {
+        // Each is first, second and so on in turn, after one neighbour and then after the other.
+        turns.rotate_left(if number == 0 { (round * report.slices + 1) % count } else { 1 });
+        turns.reverse();
+        for (index, name) in &turns {
+            let (outcome, cpu) = contenders[*index].read(slice)?;
+            let values = case.values.entry(name.clone()).or_default();
+            for metric in Metric::ALL {
+                let rounds = values.entry(metric).or_default();
+                rounds.resize(round + 1, Vec::with_capacity(number + 1));
+                rounds[round].extend(value(metric, &outcome, cpu));
+            }
         }
     }
     Ok(())
@@ -103,8 +123,10 @@ fn contenders(group: Group, folder: &Path, bed: &Bed<'_>, notes: &mut Vec<String
         Err(error) if direct => {
             let note =
                 format!("{}: left out, kagero does not serve past the page cache: {error:#}", group.name());
-            println!("{note}\n");
-            notes.push(note);
+            if !notes.contains(&note) {
+                println!("{note}\n");
+                notes.push(note);
+            }
         }
         other => contenders.push(other?),
     }

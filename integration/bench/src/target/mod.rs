@@ -84,7 +84,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "kernel {}, {processors} processors, load average {:.1}; {} rounds, in each {} turns of {} ms; median (min..max)\n",
         report.kernel, report.load_before, report.rounds, report.slices, report.milliseconds
     );
-    let mut progress = Progress::new(groups.iter().map(|(_, cases)| cases.len()).sum());
+    let cases: usize = groups.iter().map(|(_, cases)| cases.len()).sum();
+    let mut progress = Progress::new(cases * report.rounds);
     for (group, cases) in groups {
         let before = report.cases.len();
         measure(group, cases, options, &mut report, |case| progress.next(case))
