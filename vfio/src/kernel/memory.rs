@@ -128,7 +128,7 @@ impl Drop for Iommu {
 /// Whether the IOMMU translates all of the guest's addresses.
 fn reachable(translation: &Translation, ram: &[Ram]) -> Result<(), Error> {
     for &Ram { gpa, host, length } in ram {
-        let last = gpa.checked_add(length.saturating_sub(1)).unwrap_or(u64::MAX);
+        let last = gpa.saturating_add(length.saturating_sub(1));
         let aligned = (gpa | host | length).is_multiple_of(translation.alignment.max(1));
         let inside = |&(from, to): &(u64, u64)| from <= gpa && last <= to;
         let translated = translation.ranges.as_ref().is_none_or(|ranges| ranges.iter().any(inside));

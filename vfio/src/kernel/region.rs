@@ -31,7 +31,7 @@ impl RegionInfo {
             Some((_, body)) => pairs(body).map(|(at, bytes)| at..at.saturating_add(bytes)).collect(),
             // Without the list, all of it: the MSI-X table too where the kernel lets us (VFIO_REGION_INFO_CAP_MSIX_MAPPABLE). We don't: who
             // emulates the table leaves its pages out.
-            None => vec![0..size],
+            None => std::iter::once(0..size).collect(),
         };
         RegionInfo { size, offset, areas }
     }
@@ -73,7 +73,7 @@ fn capabilities(words: &[u32], first: u32) -> impl Iterator<Item = (u32, &[u32])
     let mut next = first as usize;
     let mut chain = std::iter::from_fn(move || {
         // A header is two words: identifier and version, 16 bits each, and the offset of the next one from the structure's start.
-        let header = words.get(next / 4..).filter(|rest| next != 0 && next % 4 == 0 && rest.len() >= 2)?;
+        let header = words.get(next / 4..).filter(|rest| next != 0 && next.is_multiple_of(4) && rest.len() >= 2)?;
         next = header[1] as usize;
         Some((header[0] & 0xffff, &header[2..]))
     });
