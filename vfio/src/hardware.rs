@@ -35,6 +35,15 @@ pub enum Interrupt {
     Request,
 }
 
+/// What came of [`Hardware::ring`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rung {
+    /// The events ring.
+    All,
+    /// None does, as so many vectors are not to be had. With this many it may work.
+    AtMost(u32),
+}
+
 /// A PCI function that is ours alone. On Linux it is a VFIO device.
 pub trait Hardware: Debug + Send + Sync {
     /// What people call it: `0000:03:00.0`.
@@ -49,13 +58,13 @@ pub trait Hardware: Debug + Send + Sync {
     /// Reads registers, in one access where the bus knows such (1, 2, 4 or 8 bytes).
     ///
     /// # Errors
-    /// When the function is gone; then `out` is all ones, as on the bus.
+    /// When the function is gone, or sleeps, or decodes nothing; then `out` is all ones, as on the bus.
     fn read(&self, region: Region, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
     /// Writes registers, as with [`read`](Self::read).
     ///
     /// # Errors
-    /// When the function is gone.
+    /// As with reading.
     fn write(&self, region: Region, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// The parts of a BAR, of whole pages, that may be mapped.
@@ -70,12 +79,17 @@ pub trait Hardware: Debug + Send + Sync {
     /// Interrupts of a kind that the function has; 0 when it has none.
     fn vectors(&self, kind: Interrupt) -> u32;
 
-    /// Rings these events from vector `first` on; where there is none, that vector rings no more. For the first events of a kind, others must be
+    /// Whether [MSI-X](Interrupt::MsiX) vectors can be had later that the first [`ring`](Self::ring) of the mode did not reach to.
+    /// Where not (Linux before 6.5), the first has to reach to the last vector that will ever be wanted.
+    fn grows(&self) -> bool;
+
+    /// Rings these events from vector `first` on; where there is none, that vector rings no more. A function is in one mode of
+    /// [`Intx`](Interrupt::Intx), [`Msi`](Interrupt::Msi) and [`MsiX`](Interrupt::MsiX) at a time: others must be
     /// [silenced](Self::silence) before.
     ///
     /// # Errors
-    /// When the kernel refuses. `ENOSPC` with the number that it can give in [`Interrupt::Msi`]'s case is for the caller to try again with fewer.
-    fn ring(&self, kind: Interrupt, first: u32, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()>;
+    /// When the kernel refuses, or the function is gone.
+    fn ring(&self, kind: Interrupt, first: u32, events: &[Option<BorrowedFd<'_>>]) -> io::Result<Rung>;
 
     /// No more interrupts of this kind.
     ///
@@ -95,12 +109,15 @@ pub trait Hardware: Debug + Send + Sync {
     /// When the kernel refuses.
     fn unmask_line_on(&self, event: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Whether [`reset`](Self::reset) does something.
-    fn has_reset(&self) -> bool;
-
-    /// Puts the function alone, or with it all that are ours, into the state after a reset.
+    /// Puts the function, and it alone, into the state after a reset. Configuration space stays as it is.
     ///
     /// # Errors
-    /// When it has no reset, or others would be reset with it.
+    /// `Unsupported` when it has no reset of its own; others when it failed.
     fn reset(&self) -> io::Result<()>;
+
+    /// Resets its bus, and so all functions there.
+    ///
+    /// # Errors
+    /// `Unsupported` when there is no such reset, or when it would reset functions that are not ours; others when it failed.
+    fn reset_bus(&self) -> io::Result<()>;
 }

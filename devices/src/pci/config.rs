@@ -2,6 +2,8 @@
 
 use core::array;
 
+use super::bar::{self, Bar, BarChanges, Bars};
+
 /// Offsets of the registers that every function has (PCI Local Bus 3.0, 6.1).
 pub mod register {
     /// Command, 16 bits.
@@ -14,10 +16,16 @@ pub mod register {
     pub const LATENCY_TIMER: u8 = 0x0d;
     /// Header Type: bit 7 says that the device has further functions.
     pub const HEADER_TYPE: u8 = 0x0e;
+    /// Built-In Self Test.
+    pub const BIST: u8 = 0x0f;
     /// The first of six Base Address Registers of 32 bits.
     pub const BAR0: u8 = 0x10;
     /// Subsystem Vendor ID, 16 bits; the Subsystem ID follows.
     pub const SUBSYSTEM: u8 = 0x2c;
+    /// The expansion ROM's Base Address Register, 32 bits.
+    pub const ROM: u8 = 0x30;
+    /// Where the list of capabilities begins.
+    pub const CAPABILITIES: u8 = 0x34;
     /// Interrupt Line: firmware notes here, for the operating system, where the interrupt pin leads.
     pub const INTERRUPT_LINE: u8 = 0x3c;
     /// Interrupt Pin: 1 for INTA to 4 for INTD, 0 for none.
@@ -54,73 +62,6 @@ pub struct Identity {
     pub revision: u8,
 }
 
-/// What a Base Address Register asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bar {
-    /// I/O ports.
-    Io {
-        /// How many: a power of two, at least 4.
-        size: u32,
-    },
-    /// Memory below 4 GiB.
-    Memory32 {
-        /// Bytes: a power of two, at least 16.
-        size: u32,
-        /// Reads have no side effects.
-        prefetchable: bool,
-    },
-    /// Memory anywhere. Takes this register and the next one.
-    Memory64 {
-        /// Bytes: a power of two, at least 16.
-        size: u64,
-        /// Reads have no side effects.
-        prefetchable: bool,
-    },
-}
-
-impl Bar {
-    /// Ports or bytes.
-    #[must_use]
-    pub fn size(self) -> u64 {
-        match self {
-            Bar::Io { size } | Bar::Memory32 { size, .. } => size.into(),
-            Bar::Memory64 { size, .. } => size,
-        }
-    }
-
-    /// The low bits, which are fixed and say what kind of BAR this is.
-    fn kind_bits(self) -> u64 {
-        match self {
-            Bar::Io { .. } => 0b01,
-            Bar::Memory32 { prefetchable, .. } => u64::from(prefetchable) << 3,
-            Bar::Memory64 { prefetchable, .. } => 0b100 | u64::from(prefetchable) << 3,
-        }
-    }
-
-    /// The bits that hold the address.
-    fn address_mask(self) -> u64 {
-        let width = match self {
-            Bar::Io { .. } | Bar::Memory32 { .. } => u64::from(u32::MAX),
-            Bar::Memory64 { .. } => u64::MAX,
-        };
-        width & !(self.size() - 1)
-    }
-}
-
-/// A BAR decodes elsewhere than before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BarChange {
-    /// Which, 0 to 5.
-    pub bar: u8,
-    /// Where it decoded: port or guest physical address; `None` when it did not.
-    pub from: Option<u64>,
-    /// Where it decodes now.
-    pub to: Option<u64>,
-}
-
-/// All that one write changed: an iterator, empty for most writes.
-pub type BarChanges = core::iter::Flatten<array::IntoIter<Option<BarChange>, 6>>;
-
 /// The configuration space of one function with a type 0 header.
 ///
 /// Every byte has a mask of the bits that a guest may write and a mask of those that it clears by writing ones. BARs need
@@ -131,7 +72,7 @@ pub struct ConfigSpace {
     at_reset: [u8; 256],
     writable: [u8; 256],
     clears: [u8; 256],
-    bars: [Option<Bar>; 6],
+    bars: Bars,
 }
 
 impl ConfigSpace {
@@ -142,7 +83,8 @@ impl ConfigSpace {
     pub fn new(identity: Identity) -> Self {
         let Identity { vendor, device, class, revision } = identity;
         let zero = [0; 256];
-        let mut new = Self { bytes: zero, at_reset: zero, writable: zero, clears: zero, bars: [None; 6] };
+        let mut new =
+            Self { bytes: zero, at_reset: zero, writable: zero, clears: zero, bars: Bars::default() };
         new.preset(0x00, &vendor.to_le_bytes());
         new.preset(0x02, &device.to_le_bytes());
         new.preset(0x08, &((class << 8) | u32::from(revision)).to_le_bytes());
@@ -192,17 +134,13 @@ impl ConfigSpace {
     /// When `index` is not a BAR, when a 64-bit BAR has no register to follow it, or when the size is no power of two or too small.
     #[must_use]
     pub fn with_bar(mut self, index: u8, bar: Bar) -> Self {
-        let (registers, least) = match bar {
-            Bar::Io { .. } => (1, 4),
-            Bar::Memory32 { .. } => (1, 16),
-            Bar::Memory64 { .. } => (2, 16),
-        };
-        assert!(usize::from(index) + registers <= 6, "there is no BAR {index} for {bar:?}");
-        assert!(bar.size().is_power_of_two() && bar.size() >= least, "no BAR has the size of {bar:?}");
-        self.bars[usize::from(index)] = Some(bar);
-        let offset = register::BAR0 + 4 * index;
-        self.preset(offset, &bar.kind_bits().to_le_bytes()[..4 * registers]);
-        self.with_writable(offset, &bar.address_mask().to_le_bytes()[..4 * registers])
+        assert!(bar.is_valid(), "no BAR has the size of {bar:?}");
+        assert!(self.bars.place(index, bar), "there is no BAR {index} for {bar:?}");
+        if let Some(register) = self.bars.register(index) {
+            self.preset(register.offset, register.preset());
+            self = self.with_writable(register.offset, register.writable());
+        }
+        self
     }
 
     /// Back to the values after a reset; no BAR decodes then unless it was preset so.
@@ -261,7 +199,7 @@ impl ConfigSpace {
     /// What BAR `index` asks for, if there is one.
     #[must_use]
     pub fn bar(&self, index: u8) -> Option<Bar> {
-        *self.bars.get(usize::from(index))?
+        self.bars.get(index)
     }
 
     /// Where BAR `index` decodes now.
@@ -270,19 +208,7 @@ impl ConfigSpace {
     /// the top of its address space either: guests that size a BAR without turning decoding off leave it there for a moment.
     #[must_use]
     pub fn decoded(&self, index: u8) -> Option<u64> {
-        let bar = self.bar(index)?;
-        let offset = register::BAR0 + 4 * index;
-        let low = u64::from(self.dword(offset));
-        let (enable, value, last) = match bar {
-            Bar::Io { .. } => (command::IO, low, 0xffff),
-            Bar::Memory32 { .. } => (command::MEMORY, low, u64::from(u32::MAX) - 1),
-            Bar::Memory64 { .. } => {
-                (command::MEMORY, low | u64::from(self.dword(offset + 4)) << 32, u64::MAX - 1)
-            }
-        };
-        let base = value & bar.address_mask();
-        let end = base.checked_add(bar.size() - 1)?;
-        (self.command() & enable != 0 && base != 0 && end <= last).then_some(base)
+        self.bars.decoded(index, self.command(), |offset| self.dword(offset))
     }
 
     fn array<const N: usize>(&self, offset: u8) -> [u8; N] {
@@ -295,14 +221,13 @@ impl ConfigSpace {
     }
 
     fn change(&mut self, edit: impl FnOnce(&mut Self)) -> BarChanges {
-        let before: [_; 6] = array::from_fn(|i| self.decoded(i as u8));
+        let before = self.all_decoded();
         edit(self);
-        let changes: [_; 6] = array::from_fn(|i| {
-            let (bar, from) = (i as u8, before[i]);
-            let to = self.decoded(bar);
-            (from != to).then_some(BarChange { bar, from, to })
-        });
-        changes.into_iter().flatten()
+        bar::changes(before, self.all_decoded())
+    }
+
+    fn all_decoded(&self) -> [Option<u64>; bar::COUNT] {
+        self.bars.all_decoded(self.command(), |offset| self.dword(offset))
     }
 }
 
