@@ -74,7 +74,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Makes the machine and lets its CPUs go. After a reset it keeps its `rtc`.
     pub(crate) fn start(plan: &Plan, rtc: Option<Rtc>) -> Result<Self, Error> {
-        let mut vm = Vm::new(&plan.ram).map_err(refused)?;
+        let vm = Vm::new(&plan.ram).map_err(refused)?;
         let lines = Arc::new(Lines::new(Arc::clone(vm.fd())));
         let control = Arc::new(Control::new().context("the machine's event")?);
         let log =
@@ -179,7 +179,7 @@ impl Drop for PanicEndsTheRun<'_> {
 /// What is wrong with the host's KVM is for its user to mend; a failing call is not.
 fn refused(error: kvm::Error) -> Error {
     match error {
-        kvm::Error::Call(..) => anyhow!(error).into(),
+        kvm::Error::Call(..) | kvm::Error::Io(..) => anyhow!(error).into(),
         other => other.to_user_error().into(),
     }
 }
