@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kagero_vfio::Mapping;
@@ -12,11 +11,7 @@ use kvm_ioctls::{Cap, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 
 use super::numbers::Numbers;
-use crate::memory::GuestRam;
-
-/// The chipset's part of the address space: I/O APIC, local APICs, KVM's own pages, firmware. No BAR is mapped there, wherever the
-/// guest puts it: what is fixed on the board wins.
-const CHIPSET: Range<u64> = 0xfec0_0000..0x1_0000_0000;
+use crate::memory::{CHIPSET, GuestRam};
 
 /// How many slots KVM has at least, when it doesn't tell.
 const FEWEST: i32 = 32;
