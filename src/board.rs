@@ -45,6 +45,9 @@ pub enum Device {
     Power,
 }
 
+/// What traces call all functions that are passed through. They are not in the list: [`Functions`](crate::functions::Functions) has them.
+pub const PASSTHROUGH: &str = "passthrough";
+
 /// Where a device's ports are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ports {
@@ -141,7 +144,7 @@ impl Device {
 /// The devices' names, each once.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
-    let mut names: Vec<_> = BOARD.iter().map(|part| part.device.name()).collect();
+    let mut names: Vec<_> = BOARD.iter().map(|part| part.device.name()).chain([PASSTHROUGH]).collect();
     names.sort_unstable();
     names.dedup();
     names

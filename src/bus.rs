@@ -8,12 +8,14 @@ use kagero_devices::pci::{ConfigAddress, Selected};
 use kagero_devices::platform::Effect;
 use kagero_devices::register::Fault;
 
-use crate::board::{BOARD, COM1, Device, PIRQS, PM_BASE, Ports};
+use crate::board::{BOARD, COM1, Device, PASSTHROUGH, PIRQS, PM_BASE, Ports};
 use crate::chipset::Chipset;
 use crate::clock;
 use crate::console::Console;
 use crate::control::{Control, Ending};
+use crate::functions::{Address, Functions, Space};
 use crate::limit::Limit;
+use crate::memory::CHIPSET;
 use crate::report::Recorder;
 use crate::storage::Storage;
 use crate::trace::{Direction, Trace};
@@ -67,12 +69,15 @@ static BAD_ACCESS: Limit = Limit::new("bad-access");
 
 /// The board in operation.
 ///
-/// Lock order: kept-back writes, the chipset, the storage path; each may be skipped. The map of ports is a leaf: whoever holds it takes no other lock.
+/// Lock order: kept-back writes, then the chipset, then the storage path; each may be skipped. The map of ports is a leaf: whoever holds it
+/// takes no other lock. Passed-through functions have [locks of their own](Functions), which are not taken under the chipset's: no
+/// device of the board waits for hardware.
 pub struct Bus {
     map: RwLock<Vec<Decoded>>,
     chipset: Mutex<Chipset>,
     console: Console,
     storage: Arc<Storage>,
+    functions: Arc<Functions>,
     control: Arc<Control>,
     trace: Trace,
     recorder: Recorder,
@@ -86,6 +91,7 @@ impl Bus {
     pub(crate) fn new(
         chipset: Chipset,
         storage: Arc<Storage>,
+        functions: Arc<Functions>,
         control: Arc<Control>,
         trace: Trace,
         recorder: Recorder,
@@ -99,6 +105,7 @@ impl Bus {
             console: chipset.console().clone(),
             chipset: Mutex::new(chipset),
             storage,
+            functions,
             control,
             trace,
             recorder,
@@ -118,8 +125,11 @@ impl Bus {
     /// The guest reads ports: one access of `width` bytes, or a string instruction's many.
     pub fn io_read(&self, cpu: u8, port: u16, width: usize, data: &mut [u8]) {
         let Some(decoded) = self.find(port) else {
-            data.fill(0xff);
-            return self.bad_pio(port, Direction::Read, Fault::NoRegister);
+            if !self.function_read(cpu, Space::Io, port.into(), width, data) {
+                data.fill(0xff);
+                self.bad_pio(port, Direction::Read, Fault::NoRegister);
+            }
+            return;
         };
         let device = BOARD[decoded.part].device;
         self.accesses[decoded.part].reads.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +151,10 @@ impl Bus {
     /// The guest writes ports, as with [`io_read`](Self::io_read).
     pub fn io_write(&self, cpu: u8, port: u16, width: usize, data: &[u8]) {
         let Some(decoded) = self.find(port) else {
-            return self.bad_pio(port, Direction::Write, Fault::NoRegister);
+            if !self.function_write(cpu, Space::Io, port.into(), width, data) {
+                self.bad_pio(port, Direction::Write, Fault::NoRegister);
+            }
+            return;
         };
         let device = BOARD[decoded.part].device;
         self.accesses[decoded.part].writes.fetch_add(1, Ordering::Relaxed);
@@ -167,19 +180,45 @@ impl Bus {
         }
     }
 
-    /// The guest reads memory that is not there.
-    pub fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        data.fill(0xff);
-        self.bad_mmio(gpa, Direction::Read);
+    /// The guest reads memory that is neither RAM nor mapped, up to 8 bytes.
+    pub fn mmio_read(&self, cpu: u8, gpa: u64, data: &mut [u8]) {
+        if CHIPSET.contains(&gpa) || !self.function_read(cpu, Space::Memory, gpa, data.len(), data) {
+            data.fill(0xff);
+            self.bad_mmio(gpa, Direction::Read);
+        }
     }
 
-    /// The guest writes memory that is not there.
-    pub fn mmio_write(&self, gpa: u64, _data: &[u8]) {
-        self.bad_mmio(gpa, Direction::Write);
+    /// The guest writes such memory, or firmware's.
+    pub fn mmio_write(&self, cpu: u8, gpa: u64, data: &[u8]) {
+        if CHIPSET.contains(&gpa) || !self.function_write(cpu, Space::Memory, gpa, data.len(), data) {
+            self.bad_mmio(gpa, Direction::Write);
+        }
+    }
+
+    /// Whether a passed-through function answered.
+    fn function_read(&self, cpu: u8, space: Space, address: u64, width: usize, data: &mut [u8]) -> bool {
+        let Some(found) = self.functions.find(space, address, width) else { return false };
+        self.functions.read(found, width, data);
+        if self.trace.is_on() {
+            let register = self.functions.describe(found);
+            self.trace.access(cpu, PASSTHROUGH, register, Direction::Read, data);
+        }
+        true
+    }
+
+    /// As [`function_read`](Self::function_read).
+    fn function_write(&self, cpu: u8, space: Space, address: u64, width: usize, data: &[u8]) -> bool {
+        let Some(found) = self.functions.find(space, address, width) else { return false };
+        if self.trace.is_on() {
+            let register = self.functions.describe(found);
+            self.trace.access(cpu, PASSTHROUGH, register, Direction::Write, data);
+        }
+        self.functions.write(found, width, data);
+        true
     }
 
     /// Accesses to each of the board's devices: name, reads, writes. A string instruction's many count as one.
-    pub fn accesses(&self) -> impl Iterator<Item = (&'static str, u64, u64)> + '_ {
+    pub fn accesses(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         BOARD.iter().zip(&self.accesses).map(|(part, count)| {
             let (reads, writes) = (&count.reads, &count.writes);
             (part.device.name(), reads.load(Ordering::Relaxed), writes.load(Ordering::Relaxed))
@@ -259,7 +298,11 @@ impl Bus {
             Selected::Config(ConfigAddress { bus: 0, device: 1, function: 3, register }) => {
                 chipset.power.config().read(register, out);
             }
-            // No such function: that is how guests find out.
+            Selected::Config(ConfigAddress { bus: 0, device, function, register }) => {
+                drop(chipset);
+                self.functions.read_config(Address { slot: device, function }, register.into(), out);
+            }
+            // No such bus: that is how guests find out.
             Selected::Config(_) | Selected::Nothing => out.fill(0xff),
         }
         Ok(())
@@ -278,6 +321,9 @@ impl Bus {
             }
             Selected::Config(ConfigAddress { bus: 0, device: 1, function: 0, register }) => {
                 chipset.isa.write_config(register, data);
+                drop(chipset);
+                // PIRQs may lead elsewhere.
+                self.functions.route(|| self.chipset().pirq_routes());
             }
             Selected::Config(ConfigAddress { bus: 0, device: 1, function: 1, register }) => {
                 self.storage.write_config(register, data);
@@ -287,6 +333,10 @@ impl Bus {
                 if let Some(change) = chipset.write_power_config(register, data) {
                     self.place(Device::Power, change.to);
                 }
+            }
+            Selected::Config(ConfigAddress { bus: 0, device, function, register }) => {
+                drop(chipset);
+                self.functions.write_config(Address { slot: device, function }, register.into(), data);
             }
             Selected::Config(_) | Selected::Nothing => {}
         }

@@ -1,5 +1,6 @@
 //! The chipset's devices in one place, behind the board's one lock: everything but the storage path.
 
+use std::array;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
@@ -204,6 +205,11 @@ impl Chipset {
             self.settle(now);
         }
         Ok(effect)
+    }
+
+    /// Where PIRQA to PIRQD lead.
+    pub(crate) fn pirq_routes(&self) -> [Option<u8>; 4] {
+        array::from_fn(|pirq| self.isa.pirq_route(pirq as u8))
     }
 
     /// Where the serial port leads.

@@ -11,6 +11,14 @@ pub(crate) fn for_cpu(supported: &CpuId, id: u8, count: u8) -> CpuId {
     cpuid
 }
 
+/// Bits of a guest physical address, which the table for a CPU tells the guest too.
+pub(crate) fn address_bits(supported: &CpuId) -> u8 {
+    /// What a CPU with PAE has when it doesn't say (Intel SDM volume 3, 4.1.4).
+    const FEWEST: u8 = 36;
+    let sizes = supported.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
+    sizes.map_or(FEWEST, |sizes| sizes.eax.to_le_bytes()[0].clamp(FEWEST, 52))
+}
+
 fn set(register: &mut u32, mask: u32, value: u32) {
     *register = (*register & !mask) | (value & mask);
 }

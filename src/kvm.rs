@@ -1,16 +1,24 @@
 //! The virtual machine as KVM knows it: memory slots, in-kernel interrupt controllers and timer, CPUs in their reset state.
 
+mod backplane;
+mod numbers;
+mod routes;
+mod slots;
+
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_pit_config, kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES,
+    KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
+pub use self::backplane::Backplane;
+use self::routes::Routes;
+use self::slots::Slots;
 use crate::error::UserError;
 use crate::memory::GuestRam;
 
@@ -21,17 +29,17 @@ const IDENTITY_MAP: u64 = RESERVED.start;
 /// The other three.
 const TSS: usize = 0xfeff_d000;
 
-/// Inputs of the I/O APIC.
-const IO_APIC_INPUTS: u32 = 24;
-
 /// What KVM must be able to do; all of it is older than Linux 4.0.
-const NEEDED: [(Cap, &str); 6] = [
+const NEEDED: [(Cap, &str); 9] = [
     (Cap::Irqchip, "an in-kernel interrupt controller"),
     (Cap::Pit2, "an in-kernel timer"),
     (Cap::UserMemory, "memory slots"),
     (Cap::ReadonlyMem, "read-only memory slots"),
     (Cap::ExtCpuid, "CPUID tables"),
     (Cap::ImmediateExit, "immediate exits"),
+    (Cap::IrqRouting, "interrupt routes"),
+    (Cap::Irqfd, "events that raise interrupts"),
+    (Cap::IrqfdResample, "events for interrupt lines that are shared"),
 ];
 
 /// Why there is no virtual machine.
@@ -55,6 +63,9 @@ pub enum Error {
     /// A call failed that only fails when the host is short of something.
     #[error("can't {0} ({1})")]
     Call(&'static str, kvm_ioctls::Error),
+    /// The same for what passed-through functions use as well.
+    #[error("can't {0} ({1})")]
+    Io(&'static str, io::Error),
 }
 
 impl Error {
@@ -65,7 +76,7 @@ impl Error {
                 "load kvm_amd or kvm_intel, or enable virtualization in this machine's firmware set-up"
             }
             Error::Permission => "run as root or join the group kvm",
-            Error::Open(_) | Error::Call(..) => "look into the kernel's log",
+            Error::Open(_) | Error::Call(..) | Error::Io(..) => "look into the kernel's log",
             Error::Version(_) | Error::Capability(_) => "use a Linux kernel from 4.12 on",
         };
         UserError::new("/dev/kvm", self, mend)
@@ -76,10 +87,8 @@ impl Error {
 pub struct Vm {
     fd: Arc<VmFd>,
     cpuid: CpuId,
-    slots: u32,
-    // KVM's slots point into these mappings.
-    _ram: GuestRam,
-    roms: Vec<GuestMemoryMmap>,
+    slots: Arc<Slots>,
+    routes: Arc<Routes>,
 }
 
 impl Vm {
@@ -96,39 +105,36 @@ impl Vm {
         // The dummy speaker makes port 61h, with its timer output bit, the kernel's business.
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(|e| Error::Call("create the timer", e))?;
-        route_interrupts(&fd)?;
+        let routes = Routes::new(Arc::clone(&fd)).map_err(|e| Error::Io("route interrupts", e))?;
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|e| Error::Call("read CPUID", e))?;
-        let mut vm = Vm { fd, cpuid, slots: 0, _ram: ram.clone(), roms: Vec::new() };
-        for (gpa, host, size) in ram.slots() {
-            vm.map(gpa, host, size, 0)?;
-        }
-        Ok(vm)
+        let slots = Slots::new(Arc::clone(&fd));
+        slots.add_ram(ram).map_err(|e| Error::Io("map memory", e))?;
+        Ok(Vm { fd, cpuid, slots: Arc::new(slots), routes: Arc::new(routes) })
     }
 
     /// Maps `rom`'s regions read-only at their addresses.
     ///
     /// # Errors
     /// When KVM refuses the slot.
-    pub fn map_rom(&mut self, rom: GuestMemoryMmap) -> Result<(), Error> {
-        use vm_memory::{GuestMemoryRegion, MemoryRegionAddress};
-        for region in rom.iter() {
-            let host = region.get_host_address(MemoryRegionAddress(0)).map_or(0, |p| p as u64);
-            self.map(region.start_addr().0, host, region.len(), KVM_MEM_READONLY)?;
-        }
-        self.roms.push(rom);
-        Ok(())
+    pub fn map_rom(&self, rom: GuestMemoryMmap) -> Result<(), Error> {
+        self.slots.add_rom(rom).map_err(|e| Error::Io("map memory", e))
     }
 
-    fn map(&mut self, guest_phys_addr: u64, host: u64, memory_size: u64, flags: u32) -> Result<(), Error> {
-        let slot = self.slots;
-        let region =
-            kvm_userspace_memory_region { slot, flags, guest_phys_addr, memory_size, userspace_addr: host };
-        // SAFETY: `host` is the start of a mapping of `memory_size` bytes that this struct owns and that outlives the machine's
-        // file descriptor: the CPUs, which hold it too, are gone before `Vm` is dropped (see `Machine`).
-        #[allow(unsafe_code)]
-        unsafe { self.fd.set_user_memory_region(region) }.map_err(|e| Error::Call("map memory", e))?;
-        self.slots += 1;
+    /// Has the 8259A take these interrupts by level, as PCI's are: what firmware writes to ports 4D0h and 4D1h.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn trigger_by_level(&self, irqs: &[u8]) -> Result<(), Error> {
+        let mask = irqs.iter().fold(0u16, |mask, irq| mask | 1 << (irq & 15));
+        for (chip_id, elcr) in
+            [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE].into_iter().zip(mask.to_le_bytes())
+        {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            self.fd.get_irqchip(&mut chip).map_err(|e| Error::Call("read an interrupt controller", e))?;
+            chip.chip.pic.elcr = elcr;
+            self.fd.set_irqchip(&chip).map_err(|e| Error::Call("set an interrupt controller", e))?;
+        }
         Ok(())
     }
 
@@ -163,38 +169,14 @@ impl Vm {
     }
 }
 
-/// ISA interrupt N goes to input N of both 8259A and of the I/O APIC, but for the timer's, which on a PC is the I/O APIC's input 2, as the
-/// firmware's tables say. KVM's default has it at input 0.
-fn route_interrupts(vm: &VmFd) -> Result<(), Error> {
-    let to = |gsi, irqchip, pin| {
-        let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
-        entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
-        entry
-    };
-    let mut entries = Vec::new();
-    for gsi in 0..IO_APIC_INPUTS {
-        match gsi {
-            0 => entries.extend([to(0, KVM_IRQCHIP_PIC_MASTER, 0), to(0, KVM_IRQCHIP_IOAPIC, 2)]),
-            // The second 8259A hangs here.
-            2 => {}
-            1..8 => entries.extend([to(gsi, KVM_IRQCHIP_PIC_MASTER, gsi), to(gsi, KVM_IRQCHIP_IOAPIC, gsi)]),
-            8..16 => {
-                entries.extend([to(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8), to(gsi, KVM_IRQCHIP_IOAPIC, gsi)])
-            }
-            _ => entries.push(to(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
-        }
-    }
-    let routing = KvmIrqRouting::from_entries(&entries)
-        .map_err(|_| Error::Call("route interrupts", kvm_ioctls::Error::new(libc::E2BIG)))?;
-    vm.set_gsi_routing(&routing).map_err(|e| Error::Call("route interrupts", e))
-}
-
-/// Says whether this host can run a guest at all; nothing is made.
+/// Says whether this host can run a guest at all; nothing is made. Returns the bits of the guest's physical addresses.
 ///
 /// # Errors
 /// What is the matter with `/dev/kvm`.
-pub fn check() -> Result<(), Error> {
-    open().map(drop)
+pub fn check() -> Result<u8, Error> {
+    let cpuid =
+        open()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|e| Error::Call("read CPUID", e))?;
+    Ok(crate::cpuid::address_bits(&cpuid))
 }
 
 fn open() -> Result<Kvm, Error> {

@@ -18,6 +18,7 @@ mod cpuid;
 pub mod discover;
 pub mod error;
 mod events;
+pub mod functions;
 pub mod image;
 pub mod irq;
 pub mod kvm;

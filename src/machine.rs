@@ -17,6 +17,7 @@ use crate::boot;
 use crate::boot::acpi::Tables;
 use crate::boot::firmware::Firmware;
 use crate::boot::kernel::Kernel;
+use crate::boot::resources;
 use crate::bus::Bus;
 use crate::chipset::{Chipset, Facts};
 use crate::clock;
@@ -24,8 +25,9 @@ use crate::console::Console;
 use crate::control::{Control, Ending};
 use crate::error::{Error, UserError};
 use crate::events;
+use crate::functions::Functions;
 use crate::irq::Lines;
-use crate::kvm::{self, Vm};
+use crate::kvm::{self, Backplane, Vm};
 use crate::memory::{GuestRam, PCI_HOLE};
 use crate::report::Recorder;
 use crate::stop::Stop;
@@ -41,10 +43,10 @@ pub(crate) enum Boot {
 
 impl Boot {
     /// Says what is wrong with a kernel, by loading it; each start of the machine loads it anew.
-    pub(crate) fn check(&self, cpus: u8, ram: &GuestRam) -> Result<(), UserError> {
+    pub(crate) fn check(&self, facts: &boot::Machine, ram: &GuestRam) -> Result<(), UserError> {
         match self {
             Boot::Firmware(_) => Ok(()),
-            Boot::Kernel(kernel) => kernel.load(ram, &tables(cpus, ram)).map(drop),
+            Boot::Kernel(kernel) => kernel.load(ram, facts).map(drop),
         }
     }
 }
@@ -52,9 +54,12 @@ impl Boot {
 /// What stays over resets.
 pub(crate) struct Plan {
     pub(crate) ram: GuestRam,
-    pub(crate) cpus: u8,
+    pub(crate) facts: boot::Machine,
     pub(crate) boot: Boot,
     pub(crate) storage: Arc<Storage>,
+    pub(crate) functions: Arc<Functions>,
+    /// What the functions have of the machine.
+    pub(crate) backplane: Arc<Backplane>,
     pub(crate) console: Console,
     pub(crate) trace: Trace,
     pub(crate) recorder: Recorder,
@@ -67,6 +72,9 @@ pub(crate) struct Machine {
     exits: Arc<Exits>,
     control: Arc<Control>,
     cpus: Vec<JoinHandle<()>>,
+    functions: Arc<Functions>,
+    /// Until the functions were reset.
+    backplane: Option<Arc<Backplane>>,
     // It owns the mappings that the CPUs' threads run on: they are ended before it goes.
     _vm: Vm,
 }
@@ -74,16 +82,19 @@ pub(crate) struct Machine {
 impl Machine {
     /// Makes the machine and lets its CPUs go. After a reset it keeps its `rtc`.
     pub(crate) fn start(plan: &Plan, rtc: Option<Rtc>) -> Result<Self, Error> {
-        let mut vm = Vm::new(&plan.ram).map_err(refused)?;
+        let vm = Vm::new(&plan.ram).map_err(refused)?;
         let lines = Arc::new(Lines::new(Arc::clone(vm.fd())));
         let control = Arc::new(Control::new().context("the machine's event")?);
         let log =
             plan.firmware_log.as_ref().map(File::try_clone).transpose().context("the firmware's log")?;
-        let facts = Facts { cpus: plan.cpus, fw_cfg: fw_cfg(plan), log, rtc };
+        plan.backplane.plug(&vm);
+        let cpus = plan.facts.cpus;
+        let facts = Facts { cpus, fw_cfg: fw_cfg(plan), log, rtc };
         let chipset = Chipset::new(facts, &plan.ram, &lines, &plan.console, clock::now());
         let bus = Arc::new(Bus::new(
             chipset.context("the chipset's timer")?,
             Arc::clone(&plan.storage),
+            Arc::clone(&plan.functions),
             Arc::clone(&control),
             plan.trace.clone(),
             plan.recorder.clone(),
@@ -94,8 +105,8 @@ impl Machine {
             .try_for_each(|(first, count)| vm.coalesce(first, count))
             .map_err(refused)?;
 
-        let cpus: Vec<VcpuFd> = (0..plan.cpus)
-            .map(|id| vm.create_cpu(id, plan.cpus))
+        let cpus: Vec<VcpuFd> = (0..cpus)
+            .map(|id| vm.create_cpu(id, cpus))
             .collect::<Result<_, _>>()
             .map_err(refused)?;
         match &plan.boot {
@@ -105,8 +116,10 @@ impl Machine {
                 firmware.shadow(&plan.ram).map_err(|why| anyhow!("the firmware's shadow: {why}"))?;
             }
             Boot::Kernel(kernel) => {
-                let entry = kernel.load(&plan.ram, &tables(plan.cpus, &plan.ram))?;
+                let entry = kernel.load(&plan.ram, &plan.facts)?;
                 bus.initialize_chipset();
+                vm.trigger_by_level(&plan.facts.pirqs).map_err(refused)?;
+                resources::assign(&plan.functions, &plan.facts.windows, plan.facts.pirqs);
                 entry.apply(&plan.ram, &cpus[0]).map_err(|why| anyhow!("CPU 0's registers: {why}"))?;
             }
         }
@@ -115,7 +128,8 @@ impl Machine {
         register_signal_handler(SIGRTMIN(), wake).map_err(|e| anyhow!("the signal for CPUs: {e}"))?;
 
         let exits = Arc::new(Exits::default());
-        let mut machine = Machine { bus, exits, control, cpus: Vec::new(), _vm: vm };
+        let (functions, backplane) = (Arc::clone(&plan.functions), Some(Arc::clone(&plan.backplane)));
+        let mut machine = Machine { bus, exits, control, cpus: Vec::new(), functions, backplane, _vm: vm };
         for (id, cpu) in (0..).zip(cpus) {
             let (bus, exits) = (Arc::clone(&machine.bus), Arc::clone(&machine.exits));
             let control = Arc::clone(&machine.control);
@@ -156,6 +170,11 @@ impl Machine {
             }
             let _ = cpu.join();
         }
+        // Whatever hardware still does, it does no more; then nothing of this machine is in its hands.
+        if let Some(backplane) = self.backplane.take() {
+            self.functions.reset();
+            backplane.unplug();
+        }
     }
 }
 
@@ -179,19 +198,22 @@ impl Drop for PanicEndsTheRun<'_> {
 /// What is wrong with the host's KVM is for its user to mend; a failing call is not.
 fn refused(error: kvm::Error) -> Error {
     match error {
-        kvm::Error::Call(..) => anyhow!(error).into(),
+        kvm::Error::Call(..) | kvm::Error::Io(..) => anyhow!(error).into(),
         other => other.to_user_error().into(),
     }
 }
 
-/// What the ACPI and MP tables say of this machine.
-fn tables(cpus: u8, ram: &GuestRam) -> boot::Machine {
+/// What the ACPI and MP tables say of the machine. `address_bits` are those of its CPUs' physical addresses.
+///
+/// A window above 4 GiB is only for passed-through functions: without, nothing would be there, and some old guests don't start with one.
+pub(crate) fn facts(cpus: u8, ram: &GuestRam, address_bits: u8, passthrough: bool) -> boot::Machine {
+    let mut windows = boot::Windows::new(ram.low_end(), ram.end(), address_bits);
+    windows.memory64 = windows.memory64.filter(|_| passthrough);
     boot::Machine {
         cpus,
         pm_base: board::PM_BASE,
         pirqs: board::PIRQS,
-        memory32: ram.low_end().max(0x8000_0000) as u32..=0xfebf_ffff,
-        memory64: None,
+        windows,
         uarts: vec![boot::Uart { port: board::COM1, irq: board::UART_IRQ }],
         vga: false,
     }
@@ -212,10 +234,10 @@ fn fw_cfg(plan: &Plan) -> FwCfg {
     }
     let builder = FwCfg::builder()
         .ram_size(plan.ram.size())
-        .cpus(plan.cpus.into())
+        .cpus(plan.facts.cpus.into())
         .boot_menu(None)
         .serial_console(board::COM1)
         .e820(&e820);
-    let files = Tables::new(&tables(plan.cpus, &plan.ram)).files();
+    let files = Tables::new(&plan.facts).files();
     files.into_iter().fold(builder, |builder, (name, bytes)| builder.file(name, bytes)).build()
 }

@@ -12,6 +12,10 @@ pub const VGA_HOLE: Range<u64> = 0xa_0000..0xc_0000;
 /// Where RAM below 4 GiB ends at most; from here to 4 GiB live PCI BARs, the IOAPIC, the LAPICs and the firmware.
 pub const PCI_HOLE: Range<u64> = 0xc000_0000..0x1_0000_0000;
 
+/// The chipset's part of that: I/O APIC, local APICs, KVM's own pages, firmware. No BAR is there, wherever the guest puts it: what is
+/// fixed on the board wins.
+pub const CHIPSET: Range<u64> = 0xfec0_0000..PCI_HOLE.end;
+
 /// The smallest memory in which SeaBIOS and a Linux kernel come up.
 pub const MINIMUM: u64 = 32 << 20;
 
@@ -50,6 +54,11 @@ impl GuestRam {
     /// Bytes of RAM from 4 GiB on.
     pub fn above_4g(&self) -> u64 {
         self.size - self.low_end()
+    }
+
+    /// RAM ends here, below or above 4 GiB.
+    pub fn end(&self) -> u64 {
+        if self.above_4g() > 0 { PCI_HOLE.end + self.above_4g() } else { self.low_end() }
     }
 
     /// The mapping, for KVM's memory slots and for rust-vmm's loaders.

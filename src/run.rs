@@ -10,12 +10,14 @@ use anyhow::{Context, anyhow};
 
 use crate::attach::{self, Attached};
 use crate::board;
+use crate::boot;
 use crate::boot::firmware::Firmware;
 use crate::boot::kernel::Kernel;
 use crate::config::{Boot, RunConfig};
 use crate::control::Ending;
 use crate::error::{Error, UserError};
-use crate::kvm;
+use crate::functions::Functions;
+use crate::kvm::{self, Backplane};
 use crate::machine::{self, Machine, Plan};
 use crate::memory::GuestRam;
 use crate::report::{DiskReport, Recorder, RoundTrips};
@@ -54,6 +56,9 @@ pub fn run(config: &RunConfig) -> Result<Exit, Error> {
 /// What a run needs and may be refused.
 struct Ready {
     ram: GuestRam,
+    facts: boot::Machine,
+    functions: Functions,
+    backplane: Arc<Backplane>,
     boot: machine::Boot,
     attached: Attached,
 }
@@ -63,8 +68,8 @@ impl Ready {
     fn new(config: &RunConfig, stop: &Stop) -> Result<Option<Self>, Error> {
         config.trace.as_ref().map_or(Ok(()), |trace| check_devices(trace, &board::names()))?;
         let opened = attach::open(config)?;
-        kvm::check().map_err(|error| error.to_user_error())?;
-        let boot = boot(&config.boot)?;
+        let address_bits = kvm::check().map_err(|error| error.to_user_error())?;
+        let boot = start(&config.boot)?;
         let ram = GuestRam::new(config.memory.bytes()).map_err(|error| {
             UserError::new(
                 "--memory",
@@ -72,19 +77,24 @@ impl Ready {
                 "give less",
             )
         })?;
-        boot.check(config.cpus, &ram)?;
+        let (functions, backplane) = (Functions::none(), Arc::new(Backplane::new()));
+        let facts = machine::facts(config.cpus, &ram, address_bits, functions.addresses().next().is_some());
+        boot.check(&facts, &ram)?;
         let attached = opened.attach(config, &ram, stop)?;
-        Ok(attached.map(|attached| Ready { ram, boot, attached }))
+        Ok(attached.map(|attached| Ready { ram, facts, functions, backplane, boot, attached }))
     }
 
     fn run(self, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-        let Ready { ram, boot, attached: Attached { disks, links, target } } = self;
+        let Ready { ram, facts, functions, backplane, boot, attached } = self;
+        let Attached { disks, links, target } = attached;
         let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
         let plan = Plan {
             ram,
-            cpus: config.cpus,
+            facts,
             boot,
             storage: Arc::clone(&storage),
+            functions: Arc::new(functions),
+            backplane,
             console: session.console.clone(),
             trace: session.trace.clone(),
             recorder: session.recorder.clone(),
@@ -140,7 +150,7 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
             for (kind, count) in exits.counts() {
                 *report.exits.entry(kind.to_owned()).or_default() += count;
             }
-            for (device, reads, writes) in bus.accesses() {
+            for (device, reads, writes) in bus.accesses().chain(plan.functions.accesses()) {
                 *report.accesses.entry(device.to_owned()).or_default() += reads + writes;
             }
             let bad = bus.bad_accesses();
@@ -168,7 +178,7 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
     }
 }
 
-fn boot(boot: &Boot) -> Result<machine::Boot, UserError> {
+fn start(boot: &Boot) -> Result<machine::Boot, UserError> {
     Ok(match boot {
         Boot::Firmware(path) => machine::Boot::Firmware(
             Firmware::open(path)

@@ -53,6 +53,8 @@ fn count(counter: &AtomicU64) {
 enum Access {
     In { port: u16, data: *mut u8, bytes: usize },
     Out { port: u16, data: *const u8, bytes: usize },
+    MmioRead { gpa: u64, data: *mut u8, bytes: usize },
+    MmioWrite { gpa: u64, data: [u8; 8], bytes: usize },
     Done,
 }
 
@@ -62,16 +64,14 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
         let access = match cpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => Access::In { port, data: data.as_mut_ptr(), bytes: data.len() },
             Ok(VcpuExit::IoOut(port, data)) => Access::Out { port, data: data.as_ptr(), bytes: data.len() },
-            // No device has memory of its own yet, so these need not wait for what was kept back.
             Ok(VcpuExit::MmioRead(gpa, data)) => {
-                count(&exits.mmio_read);
-                bus.mmio_read(gpa, data);
-                Access::Done
+                Access::MmioRead { gpa, data: data.as_mut_ptr(), bytes: data.len() }
             }
-            Ok(VcpuExit::MmioWrite(gpa, data)) => {
-                count(&exits.mmio_write);
-                bus.mmio_write(gpa, data);
-                Access::Done
+            Ok(VcpuExit::MmioWrite(gpa, written)) => {
+                let mut data = [0; 8];
+                let bytes = written.len().min(data.len());
+                data[..bytes].copy_from_slice(&written[..bytes]);
+                Access::MmioWrite { gpa, data, bytes }
             }
             Ok(VcpuExit::Intr) => {
                 count(&exits.interrupted);
@@ -102,6 +102,7 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
                 Access::Done
             }
         };
+        // Before this access, whatever it is: what was kept back came first.
         bus.in_order(|| take_coalesced(&mut cpu, id, bus, exits));
         match access {
             Access::In { port, data, bytes } => {
@@ -120,6 +121,17 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
                 #[allow(unsafe_code)]
                 let data = unsafe { std::slice::from_raw_parts(data, bytes) };
                 bus.io_write(id, port, width, data);
+            }
+            Access::MmioRead { gpa, data, bytes } => {
+                count(&exits.mmio_read);
+                // SAFETY: as above: a slice of `kvm_run`, for this exit.
+                #[allow(unsafe_code)]
+                let data = unsafe { std::slice::from_raw_parts_mut(data, bytes) };
+                bus.mmio_read(id, gpa, data);
+            }
+            Access::MmioWrite { gpa, data, bytes } => {
+                count(&exits.mmio_write);
+                bus.mmio_write(id, gpa, &data[..bytes]);
             }
             Access::Done => {}
         }

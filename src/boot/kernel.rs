@@ -274,8 +274,7 @@ mod tests {
             cpus: 1,
             pm_base: 0x600,
             pirqs: [10, 10, 11, 11],
-            memory32: 0xc000_0000..=0xfebf_ffff,
-            memory64: None,
+            windows: crate::boot::Windows::new(ram.low_end(), ram.end(), 40),
             uarts: Vec::new(),
             vga: false,
         };

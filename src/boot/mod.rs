@@ -4,8 +4,10 @@ pub mod acpi;
 pub mod firmware;
 pub mod kernel;
 pub mod mptable;
+pub(crate) mod resources;
+mod windows;
 
-use std::ops::RangeInclusive;
+pub use self::windows::Windows;
 
 /// What the tables say of the machine. The ACPI and the MP tables describe the same one.
 #[derive(Clone, Debug)]
@@ -17,10 +19,8 @@ pub struct Machine {
     /// The ISA interrupts to which firmware, or who starts without it, has routed PIRQA to PIRQD: 10, 10, 11 and 11 with SeaBIOS.
     /// ACPI looks them up in the chipset instead.
     pub pirqs: [u8; 4],
-    /// Guest physical addresses below 4 GiB that are free for PCI memory, bounds of whole pages.
-    pub memory32: RangeInclusive<u32>,
-    /// The same above 4 GiB and above all RAM, if there is any.
-    pub memory64: Option<RangeInclusive<u64>>,
+    /// Where PCI functions may be.
+    pub windows: Windows,
     /// The serial ports, COM1 first.
     pub uarts: Vec<Uart>,
     /// Whether there may be a VGA display.

@@ -10,7 +10,7 @@ use acpi_tables::{Aml, AmlSink};
 use kagero_devices::platform::{Power, pirq_of};
 
 use super::{OEM, OEM_REVISION, OEM_TABLE, bytes};
-use crate::boot::{Machine, PCI_IRQS, SLOTS, Uart};
+use crate::boot::{self, Machine, PCI_IRQS, SLOTS, Uart};
 
 /// The four interrupt link devices and the bytes in the ISA bridge's configuration space that route them.
 const LINKS: [(&str, &str); 4] = [("LNKA", "PRQA"), ("LNKB", "PRQB"), ("LNKC", "PRQC"), ("LNKD", "PRQD")];
@@ -81,7 +81,7 @@ struct Windows<'a>(&'a Machine);
 impl Aml for Windows<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         use AddressSpaceCacheable::{Cacheable, NotCacheable};
-        let Machine { memory32, memory64, .. } = self.0;
+        let boot::Windows { memory32, memory64, .. } = &self.0.windows;
         let buses = AddressSpace::<u16>::new_bus_number(0, 0xff);
         let config_ports = IO::new(0xcf8, 0xcf8, 1, 8);
         let low_ports = AddressSpace::<u16>::new_io(0, 0xcf7, None);
