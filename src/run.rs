@@ -18,6 +18,7 @@ use crate::error::{Error, UserError};
 use crate::kvm;
 use crate::machine::{self, Machine, Plan};
 use crate::memory::GuestRam;
+use crate::passthrough::{self, Passed};
 use crate::report::{DiskReport, Recorder, RoundTrips};
 use crate::session::Session;
 use crate::signals;
@@ -55,6 +56,7 @@ pub fn run(config: &RunConfig) -> Result<Exit, Error> {
 struct Ready {
     ram: GuestRam,
     boot: machine::Boot,
+    passed: Option<Passed>,
     attached: Attached,
 }
 
@@ -73,12 +75,13 @@ impl Ready {
             )
         })?;
         boot.check(config.cpus, &ram)?;
+        let passed = passthrough::take(config)?;
         let attached = opened.attach(config, &ram, stop)?;
-        Ok(attached.map(|attached| Ready { ram, boot, attached }))
+        Ok(attached.map(|attached| Ready { ram, boot, passed, attached }))
     }
 
     fn run(self, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-        let Ready { ram, boot, attached: Attached { disks, links, target } } = self;
+        let Ready { ram, boot, passed, attached: Attached { disks, links, target } } = self;
         let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
         let plan = Plan {
             ram,
@@ -110,6 +113,8 @@ impl Ready {
         storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
         // Everything the guest wrote has been answered by now; the target lets its images go.
         drop(target);
+        // The host gets its devices back: the machine is gone.
+        drop(passed);
         outcome(&session.stop)
     }
 }
