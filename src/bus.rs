@@ -199,6 +199,7 @@ impl Bus {
     fn function_read(&self, cpu: u8, space: Space, address: u64, width: usize, data: &mut [u8]) -> bool {
         let Some(found) = self.functions.find(space, address, width) else { return false };
         self.functions.read(found, width, data);
+        self.end_without_functions();
         if self.trace.is_on() {
             let register = self.functions.describe(found);
             self.trace.access(cpu, PASSTHROUGH, register, Direction::Read, data);
@@ -214,6 +215,7 @@ impl Bus {
             self.trace.access(cpu, PASSTHROUGH, register, Direction::Write, data);
         }
         self.functions.write(found, width, data);
+        self.end_without_functions();
         true
     }
 
@@ -301,6 +303,7 @@ impl Bus {
             Selected::Config(ConfigAddress { bus: 0, device, function, register }) => {
                 drop(chipset);
                 self.functions.read_config(Address { slot: device, function }, register.into(), out);
+                self.end_without_functions();
             }
             // No such bus: that is how guests find out.
             Selected::Config(_) | Selected::Nothing => out.fill(0xff),
@@ -337,6 +340,7 @@ impl Bus {
             Selected::Config(ConfigAddress { bus: 0, device, function, register }) => {
                 drop(chipset);
                 self.functions.write_config(Address { slot: device, function }, register.into(), data);
+                self.end_without_functions();
             }
             Selected::Config(_) | Selected::Nothing => {}
         }
@@ -351,6 +355,13 @@ impl Bus {
             map.retain(|entry| entry.part != part);
             // At the end of the map: what is fixed wins, wherever the guest puts this.
             map.extend(base.map(|first| Decoded { first, last: first.saturating_add(count - 1), part }));
+        }
+    }
+
+    /// A guest whose hardware is gone can't go on.
+    fn end_without_functions(&self) {
+        if let Some(why) = self.functions.lost() {
+            self.control.end(Ending::Failed(why.to_owned()));
         }
     }
 

@@ -61,6 +61,16 @@ impl From<kagero_target::Error> for Error {
     }
 }
 
+impl From<kagero_vfio::Error> for Error {
+    /// As with links.
+    fn from(error: kagero_vfio::Error) -> Self {
+        match error {
+            kagero_vfio::Error::Kernel { .. } => Error::Failure(error.into()),
+            _ => Error::User(UserError::new("", error, "")),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<UserError>() {

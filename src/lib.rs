@@ -26,6 +26,7 @@ pub mod limit;
 pub mod log;
 mod machine;
 pub mod memory;
+pub mod passthrough;
 pub mod progress;
 pub mod report;
 pub mod run;

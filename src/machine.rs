@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) functions: Arc<Functions>,
     /// What the functions have of the machine.
     pub(crate) backplane: Arc<Backplane>,
+    /// Those of VFIO that KVM is to know.
+    pub(crate) vfio: Vec<OwnedFd>,
     pub(crate) console: Console,
     pub(crate) trace: Trace,
     pub(crate) recorder: Recorder,
@@ -88,6 +90,7 @@ impl Machine {
         let log =
             plan.firmware_log.as_ref().map(File::try_clone).transpose().context("the firmware's log")?;
         plan.backplane.plug(&vm);
+        vm.know_of(&plan.vfio).map_err(refused)?;
         let cpus = plan.facts.cpus;
         let facts = Facts { cpus, fw_cfg: fw_cfg(plan), log, rtc };
         let chipset = Chipset::new(facts, &plan.ram, &lines, &plan.console, clock::now());
@@ -147,9 +150,16 @@ impl Machine {
         let timer = self.bus.chipset().timer()?;
         // What was typed before a reset still waits, but no longer wakes anyone.
         self.bus.chipset().wake(clock::now());
-        let fds = [self.control.as_fd(), stop.fd(), console.input().fd(), timer.as_fd()];
+        let mut fds = vec![self.control.as_fd(), stop.fd(), console.input().fd(), timer.as_fd()];
+        fds.extend(self.functions.signs());
         let going_on = || self.control.ending().is_none() && !stop.is_requested();
-        events::serve(&fds, going_on, |_| self.bus.chipset().wake(clock::now()))?;
+        events::serve(&fds, going_on, |event| {
+            self.functions.heed(event);
+            if let Some(why) = self.functions.lost() {
+                self.control.end(Ending::Failed(why.to_owned()));
+            }
+            self.bus.chipset().wake(clock::now());
+        })?;
         Ok(self.control.ending().unwrap_or(Ending::Asked))
     }
 

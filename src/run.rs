@@ -20,6 +20,7 @@ use crate::functions::Functions;
 use crate::kvm::{self, Backplane};
 use crate::machine::{self, Machine, Plan};
 use crate::memory::GuestRam;
+use crate::passthrough::{self, Passed};
 use crate::report::{DiskReport, Recorder, RoundTrips};
 use crate::session::Session;
 use crate::signals;
@@ -57,6 +58,7 @@ pub fn run(config: &RunConfig) -> Result<Exit, Error> {
 struct Ready {
     ram: GuestRam,
     facts: boot::Machine,
+    passed: Option<Passed>,
     functions: Functions,
     backplane: Arc<Backplane>,
     boot: machine::Boot,
@@ -77,15 +79,18 @@ impl Ready {
                 "give less",
             )
         })?;
-        let (functions, backplane) = (Functions::none(), Arc::new(Backplane::new()));
+        let backplane = Arc::new(Backplane::new());
+        let mut passed = passthrough::take(config, &ram, &backplane)?;
+        let functions = passed.as_mut().map_or_else(|| Ok(Functions::none()), Passed::functions)?;
         let facts = machine::facts(config.cpus, &ram, address_bits, functions.addresses().next().is_some());
         boot.check(&facts, &ram)?;
         let attached = opened.attach(config, &ram, stop)?;
-        Ok(attached.map(|attached| Ready { ram, facts, functions, backplane, boot, attached }))
+        Ok(attached.map(|attached| Ready { ram, facts, passed, functions, backplane, boot, attached }))
     }
 
     fn run(self, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-        let Ready { ram, facts, functions, backplane, boot, attached } = self;
+        // What was passed through goes back after all else is gone.
+        let Ready { passed, ram, facts, functions, backplane, boot, attached } = self;
         let Attached { disks, links, target } = attached;
         let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
         let plan = Plan {
@@ -95,6 +100,7 @@ impl Ready {
             storage: Arc::clone(&storage),
             functions: Arc::new(functions),
             backplane,
+            vfio: passed.as_ref().map(Passed::files).transpose().context("VFIO's files for KVM")?.unwrap_or_default(),
             console: session.console.clone(),
             trace: session.trace.clone(),
             recorder: session.recorder.clone(),
@@ -120,6 +126,8 @@ impl Ready {
         storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
         // Everything the guest wrote has been answered by now; the target lets its images go.
         drop(target);
+        // The host gets its devices back: the machine is gone.
+        drop(passed);
         outcome(&session.stop)
     }
 }

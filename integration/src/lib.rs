@@ -18,6 +18,7 @@
 //!
 //! - [`l1`]: an L1, its jobs and their consoles.
 //! - [`machines`]: L1s with Kagero in them, alone and with a target on L0.
+//! - [`made_up`]: hosts that only consist of files in `/sys`, for what looks at hardware.
 //! - [`network`]: network namespaces and taps on L0, for the two-machine form.
 //! - [`process`]: processes on L0, such as the target; they end when the test ends, however it ends.
 //! - [`transcript`]: a growing log and waiting for what it will say.
@@ -36,6 +37,7 @@ mod folder;
 pub mod guest;
 pub mod l1;
 pub mod machines;
+pub mod made_up;
 pub mod network;
 pub mod process;
 pub mod qemu;

@@ -1,5 +1,6 @@
 //! The command line: flags and configuration files become what `config` describes, and what comes of it becomes an exit code.
 
+mod devices;
 mod discover;
 mod image;
 mod run;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
+pub use devices::DevicesOptions;
 pub use discover::DiscoverOptions;
 pub use image::ImageOptions;
 pub use run::RunOptions;
@@ -52,6 +54,9 @@ enum Command {
     /// List the AoE targets on a network
     #[command(after_help = discover::EXAMPLES)]
     Discover(DiscoverOptions),
+    /// List this host's PCI functions, and which of them a guest could get
+    #[command(after_help = devices::EXAMPLES)]
+    Devices(DevicesOptions),
     /// Look at disk images; move what overlays hold
     #[command(after_help = image::EXAMPLES)]
     Image(ImageOptions),
@@ -85,6 +90,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(options) => options.execute(cli.verbose, cli.quiet),
         Command::Target(options) => options.execute(cli.verbose, cli.quiet),
         Command::Discover(options) => options.execute(cli.verbose, cli.quiet),
+        Command::Devices(options) => options.execute(cli.verbose, cli.quiet),
         Command::Image(options) => options.execute(cli.verbose, cli.quiet),
     };
     result.unwrap_or_else(|error| complain(&error))

@@ -10,6 +10,7 @@ use crate::config::{
     TargetLoss, TraceConfig, TraceSink, default_firmware,
 };
 use crate::error::{Error, UserError};
+use crate::passthrough::Choice;
 use crate::stop::Exit;
 
 pub(super) const EXAMPLES: &str = "\
@@ -18,6 +19,7 @@ Examples:
   kagero run --disk aoe:7.1 --interface eth1 --memory 2G --cpus 2
   kagero run --disk debian.img --console boot.log --expect 'login:' --timeout 120s --report run.json
   kagero run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --disk debian.img,read-only
+  kagero run --disk aoe:7.1 --interface eth1 --passthrough 03:00.0 --bind
   kagero run --config vm.toml --memory 4G
 
 On a terminal the guest gets every key but ctrl-A: ctrl-A x ends Kagero, ctrl-A h helps.
@@ -68,6 +70,15 @@ pub struct RunOptions {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Machine")]
     pub append: Option<String>,
+    /// A PCI function of this host for the guest, as 0000:03:00.0 or 03:00.0; may be given more than once
+    ///
+    /// `all` stands for every one that can go; those that stay are listed, with the reason. `kagero devices` says what is here.
+    #[arg(long = "passthrough", value_name = "DEVICE", help_heading = "Machine")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub passthrough: Vec<Choice>,
+    /// Give the functions of --passthrough to vfio-pci first, and back at the end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Machine")]
+    pub bind: Option<bool>,
     /// End when the guest resets its machine, instead of starting it again
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Machine")]
     pub no_reboot: Option<bool>,
@@ -166,6 +177,8 @@ impl RunOptions {
             kernel: self.kernel.or(under.kernel),
             initrd: self.initrd.or(under.initrd),
             append: self.append.or(under.append),
+            passthrough: if self.passthrough.is_empty() { under.passthrough } else { self.passthrough },
+            bind: self.bind.or(under.bind),
             no_reboot: self.no_reboot.or(under.no_reboot),
             console: self.console.or(under.console),
             expect: self.expect.or(under.expect),
@@ -239,6 +252,8 @@ impl RunOptions {
             attach_timeout: self.attach_timeout.map_or(default.attach_timeout, |time| time.0),
             reboot: !self.no_reboot.unwrap_or(false),
             firmware_log: self.firmware_log,
+            passthrough: self.passthrough,
+            bind: self.bind.unwrap_or(false),
         })
     }
 }

@@ -17,6 +17,7 @@ use super::{
     TraceSink,
 };
 use crate::error::UserError;
+use crate::passthrough::Choice;
 
 const MIN_MEMORY: Size = Size::mib(16);
 const MAX_MEMORY: Size = Size::mib(1 << 20);
@@ -31,6 +32,7 @@ impl RunConfig {
         self.check_disks()?;
         self.check_machine()?;
         self.check_boot()?;
+        self.check_passthrough()?;
         if self.expect.as_deref() == Some("") {
             return Err(UserError::new(
                 "--expect",
@@ -130,6 +132,33 @@ impl RunConfig {
                 check_input("kernel", image)?;
                 initrd.as_deref().map_or(Ok(()), |initrd| check_input("initial RAM disk", initrd))?;
             }
+        }
+        Ok(())
+    }
+
+    fn check_passthrough(&self) -> Result<(), UserError> {
+        if self.bind && self.passthrough.is_empty() {
+            return Err(UserError::new(
+                "--bind",
+                "there is nothing that it is for",
+                "add --passthrough, or leave it out",
+            ));
+        }
+        for (i, choice) in self.passthrough.iter().enumerate() {
+            if self.passthrough[..i].contains(choice) {
+                return Err(UserError::new(
+                    "--passthrough",
+                    format!("{choice} is there twice"),
+                    "name it once",
+                ));
+            }
+        }
+        if self.passthrough.len() > 1 && self.passthrough.contains(&Choice::All) {
+            return Err(UserError::new(
+                "--passthrough",
+                "all has the others in it",
+                "give all, or name each",
+            ));
         }
         Ok(())
     }

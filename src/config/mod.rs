@@ -24,5 +24,5 @@ pub(crate) use outputs::numbered;
 pub use places::{Listen, Place};
 pub use run::{Boot, ConsoleSink, RunConfig, TargetLoss, TraceConfig, TraceSink, default_firmware};
 pub use serve::{DiscoverConfig, Export, ServeConfig};
-pub(crate) use units::address;
 pub use units::{Period, Size, grouped};
+pub(crate) use units::{address, serde_as_text};

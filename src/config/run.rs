@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::units::{Period, serde_as_text};
 use super::{Disk, Faults, Size};
 use crate::error::{BadValue, UserError};
+use crate::passthrough::Choice;
 
 /// One run of one guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +50,10 @@ pub struct RunConfig {
     /// Where the firmware's messages on debug port 402h go.
     #[serde(serialize_with = "as_some_text")]
     pub firmware_log: Option<PathBuf>,
+    /// PCI functions of this host that the guest gets.
+    pub passthrough: Vec<Choice>,
+    /// Whether their drivers may be changed for that, until the end of the run.
+    pub bind: bool,
 }
 
 impl Default for RunConfig {
@@ -70,6 +75,8 @@ impl Default for RunConfig {
             attach_timeout: Duration::from_secs(10),
             reboot: true,
             firmware_log: None,
+            passthrough: Vec::new(),
+            bind: false,
         }
     }
 }

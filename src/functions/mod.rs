@@ -1,5 +1,6 @@
 //! The functions in the slots of PCI bus 0 that are passed through to the guest.
 
+mod hardware;
 mod map;
 #[cfg(test)]
 mod tests;
@@ -8,11 +9,13 @@ mod toy;
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use kagero_devices::platform::pirq_of;
-use kagero_vfio::Region;
+pub use kagero_vfio::{Decode, Space};
+use kagero_vfio::{Error, Region};
 
 pub use self::map::Found;
 use self::map::Map;
@@ -20,26 +23,13 @@ use self::map::Map;
 /// The slots for them; those before are the board's.
 pub const SLOTS: RangeInclusive<u8> = 3..=31;
 
-/// An address space of PCI.
+/// What a function has to say by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Space {
-    /// Ports.
-    Io,
-    /// Guest physical memory.
-    Memory,
-}
-
-/// A part of an address space that a function answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decode {
-    /// In which space.
-    pub space: Space,
-    /// The first port or guest physical address.
-    pub first: u64,
-    /// Ports or bytes.
-    pub length: u64,
-    /// What begins there.
-    pub region: Region,
+pub enum Sign {
+    /// It has failed beyond repair.
+    Failed,
+    /// The host wants it back.
+    Wanted,
 }
 
 /// A function as the bus needs it.
@@ -68,6 +58,19 @@ pub trait Slotted: Send {
 
     /// The machine is reset. It decodes nothing, and gives back what it has of the machine.
     fn reset(&mut self);
+
+    /// What went wrong, the oldest first.
+    fn take_error(&mut self) -> Option<Error> {
+        None
+    }
+
+    /// Events that ring when it has something to say by itself.
+    fn signs(&self) -> Vec<(Sign, OwnedFd)> {
+        Vec::new()
+    }
+
+    /// What people call it.
+    fn name(&self) -> String;
 }
 
 /// A place on PCI bus 0.
@@ -108,6 +111,10 @@ pub struct Functions {
     map: RwLock<Map>,
     /// Where PIRQA to PIRQD lead.
     routing: Mutex<[Option<u8>; 4]>,
+    /// What rings, and what it says of whom.
+    signs: Vec<(Sign, String, OwnedFd)>,
+    /// Why the guest can't go on.
+    lost: OnceLock<String>,
 }
 
 struct Seat {
@@ -149,14 +156,21 @@ impl Functions {
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
         };
+        let named = |function: &dyn Slotted| {
+            let name = function.name();
+            function.signs().into_iter().map(move |(sign, event)| (sign, name.clone(), event)).collect::<Vec<_>>()
+        };
+        let signs = functions.iter().flat_map(|(_, function)| named(&**function)).collect();
         let seats: Vec<Seat> = functions.into_iter().map(seat).collect();
-        Ok(Functions { map: RwLock::new(Map::new(seats.len())), seats, routing: Mutex::default() })
+        let map = RwLock::new(Map::new(seats.len()));
+        Ok(Functions { map, seats, routing: Mutex::default(), signs, lost: OnceLock::new() })
     }
 
     /// An empty bus.
     #[must_use]
     pub fn none() -> Self {
-        Functions { seats: Vec::new(), map: RwLock::default(), routing: Mutex::default() }
+        let (map, routing) = Default::default();
+        Functions { seats: Vec::new(), map, routing, signs: Vec::new(), lost: OnceLock::new() }
     }
 
     /// Where there are functions, in order.
@@ -167,7 +181,11 @@ impl Functions {
     /// Fills `out` from a function's configuration space; with ones, which is how guests find out, when there is no such function.
     pub fn read_config(&self, address: Address, offset: u16, out: &mut [u8]) {
         match self.seat(address) {
-            Some((_, seat)) => seat.lock().function.read_config(offset, out),
+            Some((_, seat)) => {
+                let mut seated = seat.lock();
+                seated.function.read_config(offset, out);
+                self.look_for_trouble(&mut seated);
+            }
             None => out.fill(0xff),
         }
     }
@@ -179,6 +197,7 @@ impl Functions {
         if seated.function.write_config(offset, data) {
             self.place(owner, &seated);
         }
+        self.look_for_trouble(&mut seated);
     }
 
     /// Where an access to `width` bytes leads, if one function answers all of them.
@@ -192,6 +211,7 @@ impl Functions {
         seat.reads.fetch_add(1, Ordering::Relaxed);
         let mut seated = seat.lock();
         out.chunks_mut(width).for_each(|out| seated.function.read(found.region, found.offset, out));
+        self.look_for_trouble(&mut seated);
     }
 
     /// Writes what was [found](Self::find), as with [`read`](Self::read).
@@ -200,6 +220,7 @@ impl Functions {
         seat.writes.fetch_add(1, Ordering::Relaxed);
         let mut seated = seat.lock();
         data.chunks(width).for_each(|data| seated.function.write(found.region, found.offset, data));
+        self.look_for_trouble(&mut seated);
     }
 
     /// PIRQA to PIRQD may lead elsewhere now: to where `routes` says. That is asked when no other change is under way, so that the last one is
@@ -224,6 +245,40 @@ impl Functions {
             seated.route(None);
             seated.function.reset();
             self.place(owner, &seated);
+        }
+    }
+
+    /// Why the guest can't go on: a function of its own is gone.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
+    }
+
+    /// What rings when a function has something to say by itself.
+    pub(crate) fn signs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.signs.iter().map(|(_, _, event)| event.as_fd())
+    }
+
+    /// One of the [signs](Self::signs) has rung.
+    pub(crate) fn heed(&self, event: RawFd) {
+        let Some((sign, name, event)) = self.signs.iter().find(|(_, _, own)| own.as_raw_fd() == event) else { return };
+        // It rings no more until the next time.
+        let _ = rustix::io::read(event, &mut [0; 8]);
+        let line = match sign {
+            Sign::Failed => Error::Failed { device: name.clone() }.to_string(),
+            Sign::Wanted => format!("{name}: the host wants it back; the guest can't be without it, and ends"),
+        };
+        let _ = self.lost.set(line);
+    }
+
+    /// Says what went wrong with a function. Most of it a guest survives, as with hardware that is broken.
+    fn look_for_trouble(&self, seated: &mut Seated) {
+        while let Some(error) = seated.function.take_error() {
+            match error {
+                Error::Vanished { .. } | Error::Failed { .. } => {
+                    let _ = self.lost.set(error.to_string());
+                }
+                other => tracing::warn!("{other}"),
+            }
         }
     }
 

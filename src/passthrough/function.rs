@@ -1,0 +1,94 @@
+//! The PCI functions of this host, and what they are.
+
+use super::carried::{Carried, Needs, carried};
+use super::class::Class;
+use super::host::{Host, names, number, target, text};
+use super::{Address, users};
+
+/// A PCI function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its address.
+    pub address: Address,
+    /// What it is.
+    pub class: Class,
+    /// Who made it.
+    pub vendor: u16,
+    /// Which of the maker's devices it is.
+    pub device: u16,
+    /// The driver that has it.
+    pub driver: Option<String>,
+    /// The IOMMU can't tell it from the others of this group.
+    pub group: Option<u32>,
+    /// How it can be reset alone, as the kernel names these: `flr`, `pm`, `bus`.
+    pub resets: Vec<String>,
+    /// Whether the host's console is on it.
+    pub console: bool,
+    /// The physical function, of a virtual one (SR-IOV).
+    pub physical: Option<Address>,
+    /// How many virtual functions it has now.
+    pub virtuals: u32,
+    /// What hangs on it.
+    pub carries: Vec<Carried>,
+    /// The process that has it, or another one of its group, open through VFIO.
+    pub user: Option<String>,
+}
+
+impl Function {
+    /// Whether VFIO has it, so that it only has to be opened.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.driver.as_deref().is_some_and(is_vfio)
+    }
+
+    /// Whether VFIO opens others of its group while this one's driver has it: none does no DMA, and these two leave it to others
+    /// (`driver_managed_dma` in the kernel).
+    pub(super) fn is_harmless(&self) -> bool {
+        self.driver
+            .as_deref()
+            .is_none_or(|driver| is_vfio(driver) || driver == "pci-stub" || driver == "pcieport")
+    }
+}
+
+/// `vfio-pci`, or a driver of its kind for one maker's devices.
+pub(super) fn is_vfio(driver: &str) -> bool {
+    driver.contains("vfio")
+}
+
+/// All functions, by address.
+pub(super) fn functions(host: &Host, needs: &Needs) -> Vec<Function> {
+    let mut carried = carried(host, needs);
+    let addresses = names(&host.path("sys/bus/pci/devices")).into_iter().filter_map(|name| name.parse().ok());
+    let mut functions: Vec<_> = addresses
+        .map(|address| function(host, address, carried.remove(&address).unwrap_or_default()))
+        .collect();
+    functions.sort_by_key(|function| function.address);
+    users::find(host, &mut functions);
+    functions
+}
+
+fn function(host: &Host, address: Address, carries: Vec<Carried>) -> Function {
+    let folder = host.function(address);
+    let attribute = |name: &str| number(&folder.join(name)).unwrap_or(0);
+    let id = |name| u16::try_from(attribute(name)).unwrap_or(u16::MAX);
+    let resets = match text(&folder.join("reset_method")) {
+        Some(methods) => methods.split_whitespace().map(str::to_owned).collect(),
+        // Kernels before 5.15 only say that there is one.
+        None if folder.join("reset").exists() => vec!["reset".to_owned()],
+        None => Vec::new(),
+    };
+    Function {
+        address,
+        class: Class(attribute("class")),
+        vendor: id("vendor"),
+        device: id("device"),
+        driver: host.driver(address),
+        group: host.group(address),
+        resets,
+        console: attribute("boot_vga") == 1,
+        physical: target(&folder.join("physfn")).and_then(|name| name.parse().ok()),
+        virtuals: attribute("sriov_numvfs"),
+        carries,
+        user: None,
+    }
+}
