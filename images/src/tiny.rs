@@ -8,11 +8,14 @@ use anyhow::Result;
 /// What the tiny guest needs to see its disks and their file systems.
 const MODULES: [&str; 7] = ["ata_piix", "ata_generic", "ahci", "sd_mod", "sr_mod", "crc32c_generic", "ext4"];
 
+/// The first line of the guest's first process: the kernel is there, no driver is loaded yet.
+pub const STARTED: &str = "tiny guest: init";
+
 /// Prints this, and the script's exit code, as its last line but the kernel's own.
 pub const DONE: &str = "tiny guest: script ended with ";
 
-/// An initramfs that runs `script` with busybox's shell on the console and powers off. The script ends with
-/// [`DONE`] and its exit code. It finds `/proc`, `/sys`, `/dev` mounted and the ATA drivers loaded, and it can wait
+/// An initramfs that runs `script` with busybox's shell on the console and powers off. It begins with [`STARTED`] and ends with
+/// [`DONE`] and the script's exit code. It finds `/proc`, `/sys`, `/dev` mounted and the ATA drivers loaded, and it can wait
 /// for a disk with `wait_for /dev/sda`. More can be put in before it is written.
 ///
 /// # Errors
@@ -27,6 +30,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
+echo "{STARTED}"
 modprobe -a {modules}
 sh /script
 code=$?

@@ -22,6 +22,7 @@
 //! - [`network`]: network namespaces and taps on L0, for the two-machine form.
 //! - [`process`]: processes on L0, such as the target; they end when the test ends, however it ends.
 //! - [`transcript`]: a growing log and waiting for what it will say.
+//! - [`passthrough`]: an L1 with devices that a VMM in it passes through, and a guest that tries each of them.
 //! - [`exits`]: counting a guest's exits, exactly.
 //! - [`qemu`]: guests in plain QEMU, to compare.
 //! - [`report`]: reading what `kagero run --report` wrote.
@@ -39,6 +40,7 @@ pub mod l1;
 pub mod machines;
 pub mod made_up;
 pub mod network;
+pub mod passthrough;
 pub mod process;
 pub mod qemu;
 pub mod report;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the images and the lab are made with.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     // Guest images: bootstrap, partition, format, boot loader.
     "mmdebstrap",
     "fdisk",
@@ -27,6 +27,8 @@ const PACKAGES: [&str; 16] = [
     "vblade",
     // Verifies data in the tiny guest.
     "fio",
+    // The CD in a drive that is passed through.
+    "genisoimage",
     // The lab's machine, qemu-img and qemu-nbd, and firmware for Kagero's guests.
     "ipxe-qemu",
     "qemu-utils",

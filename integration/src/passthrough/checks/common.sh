@@ -1,0 +1,57 @@
+# What the checks share. A check ends with success or says what is wrong; its line begins with what `interrupts` says.
+set -e -o pipefail
+
+# The folder in sysfs of the PCI device with this vendor, device and beginning of a class.
+device() {
+    for folder in /sys/bus/pci/devices/*; do
+        [ "$(cat $folder/vendor $folder/device | tr '\n' ' ')" = "0x$1 0x$2 " ] || continue
+        case $(cat $folder/class) in 0x$3*)
+            echo $folder
+            return
+        esac
+    done
+    echo "no PCI device $1:$2" >&2
+    return 1
+}
+
+# How a device interrupts, on how many lines, and how often it did.
+interrupts() {
+    mode=intx
+    lines=$(cat $1/irq)
+    if [ -d $1/msi_irqs ]; then
+        lines=$(ls $1/msi_irqs)
+        mode=$(cat $1/msi_irqs/* | sort -u)
+    fi
+    count=0
+    for line in $lines; do
+        count=$((count + $(awk "\$1 == \"$line:\" { print \$2 }" /proc/interrupts | grep . || echo 0)))
+    done
+    [ $count -gt 0 ] || { echo "no interrupt ever came"; return 1; }
+    echo "$mode $(echo $lines | wc -w) lines, $count interrupts:"
+}
+
+# The whole disk behind a controller, when it is there.
+disk_of() {
+    tries=0
+    while [ $tries -lt 600 ]; do
+        for disk in /sys/block/*; do
+            case $(readlink -f $disk) in *${1##*/}/*)
+                echo /dev/${disk##*/}
+                return
+            esac
+        done
+        usleep 50000
+        tries=$((tries + 1))
+    done
+    echo "no disk behind $1" >&2
+    return 1
+}
+
+# Writes $2 MiB of a disk in pieces of all sizes, and reads them back.
+verify() {
+    wait_for $1
+    fio --name=verify --filename=$1 --rw=randwrite --bsrange=4k-128k --size=${2}m --direct=1 --ioengine=sync --thread \
+        --verify=crc32c --verify_fatal=1 --verify_dump=0 --randseed=7 --minimal >/tmp/fio 2>&1 || { cat /tmp/fio; return 1; }
+    if grep 'verify:' /tmp/fio; then return 1; fi
+    echo "$2 MiB written and verified"
+}
