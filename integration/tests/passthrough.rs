@@ -26,6 +26,18 @@ fn all_devices_work_under_qemu_with_pins() {
     all_devices_work(Vmm::Qemu, Interrupts::Pins);
 }
 
+#[test]
+#[ignore = "needs the lab"]
+fn all_devices_work_under_kagero_with_messages() {
+    all_devices_work(Vmm::Kagero, Interrupts::Messages);
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn all_devices_work_under_kagero_with_pins() {
+    all_devices_work(Vmm::Kagero, Interrupts::Pins);
+}
+
 fn all_devices_work(vmm: Vmm, interrupts: Interrupts) {
     let devices = Devices::new().unwrap();
     let l1 = vmm.add_to(devices.add_to(L1::builder()).unwrap()).unwrap().start().unwrap();
