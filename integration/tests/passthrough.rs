@@ -78,3 +78,27 @@ fn all_devices_work(vmm: Vmm, interrupts: Interrupts) {
     println!("the tone of {TONE} Hz is {seconds:.1} s long");
     assert!(seconds >= 2.0, "{seconds} s of a tone of 3 s");
 }
+
+#[test]
+#[ignore = "needs the lab"]
+fn start_probe() {
+    let devices = Devices::new().unwrap();
+    let l1 = devices.add_to(L1::builder()).unwrap();
+    let l1 = Vmm::Qemu.add_to(l1).unwrap().start().unwrap();
+    Guest::without_checks(&l1).unwrap();
+    let addresses = devices.addresses(&l1, &Device::ALL).unwrap();
+    Vmm::Qemu.prepare(&l1, &addresses).unwrap();
+    let said = l1.run("for d in /sys/bus/pci/devices/0000:0[1-7]*; do echo $d $(cat $d/vendor $d/device $d/class $d/reset_method) group $(basename $(readlink $d/iommu_group)); done", BOOT).unwrap();
+    println!("{} {}", said.stdout, said.stderr);
+    let mut list = vec![("none".to_string(), vec![]), ("all".into(), addresses.clone())];
+    list.extend(addresses.iter().map(|address| (address.clone(), vec![address.clone()])));
+    list.push(("all".into(), addresses.clone()));
+    for (what, addresses) in list {
+        let start = Instant::now();
+        let mut guest = l1.spawn(&Vmm::Qemu.command("", &addresses)).unwrap();
+        guest.expect(tiny::STARTED, BOOT).unwrap();
+        println!("{what}: {:.1} s to the guest's init", start.elapsed().as_secs_f64());
+        guest.wait(BOOT).unwrap();
+        println!("{what}: {:.1} s to the end", start.elapsed().as_secs_f64());
+    }
+}

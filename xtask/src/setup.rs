@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the images and the lab are made with.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
     // Guest images: bootstrap, partition, format, boot loader.
     "mmdebstrap",
     "fdisk",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 17] = [
     // Networks for tests, and a target of others to compare with.
     "iproute2",
     "vblade",
+    "iputils-ping",
     // Verifies data in the tiny guest.
     "fio",
     // The CD in a drive that is passed through.

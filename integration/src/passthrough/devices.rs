@@ -127,7 +127,7 @@ impl Devices {
     /// # Errors
     /// L1 died, or has no such device.
     pub fn addresses(&self, l1: &L1, devices: &[Device]) -> Result<Vec<String>> {
-        let folder = |device: &Device| format!("/sys/bus/pci/devices/0000:00:{:02x}.0/0000:*:*.*", device.slot());
+        let folder = |device: &Device| format!("/sys/bus/pci/devices/0000:00:{:02x}.0/0000:*:00.0", device.slot());
         let list = devices.iter().map(folder).collect::<Vec<_>>().join(" ");
         let said = l1.run(&format!("for d in {list}; do [ -d $d ] && basename $d; done"), PATIENCE)?;
         let found: Vec<String> = said.expect_success()?.lines().map(str::to_owned).collect();
@@ -177,7 +177,7 @@ impl Devices {
         run(command(["genisoimage", "-quiet", "-r", "-V", "KAGERO", "-o"]).args([&self.path("cd"), &files]))
             .context("making a CD; run `cargo xtask setup`")?;
         let sums = text(command(["sha256sum", "byte", "sector", "folder/noise"]).current_dir(&files))?;
-        fs::write(self.cd_checksums(), sums + "\n").context("the CD's checksums")
+        fs::write(self.cd_checksums(), sums.trim_end()).context("the CD's checksums")
     }
 }
 

@@ -4,10 +4,12 @@ use super::devices::{Device, Devices};
 use super::tone;
 use crate::l1::L1;
 use anyhow::{Context, Result};
+use kagero_images::initramfs::Initramfs;
 use kagero_images::kernel::Kernel;
 use kagero_images::tiny;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Drivers for the devices, and what makes them useful. `snd_pcm_oss` is `/dev/dsp`, which takes plain samples.
 const MODULES: [&str; 10] = [
@@ -62,7 +64,7 @@ impl Interrupts {
     }
 }
 
-/// The guest in an L1's shared folder, where [`super::Vmm::command`] finds it.
+/// The guest in L1's own memory, where [`super::Vmm::command`] finds it.
 #[derive(Debug)]
 pub struct Guest;
 
@@ -84,7 +86,9 @@ impl Guest {
         );
         let mut guest = tiny::guest(&kernel, &script)?;
         guest.modules(&kernel, &MODULES)?;
-        guest.program(Path::new("/usr/bin/fio"))?;
+        for program in ["/usr/bin/fio", "/usr/bin/ping"] {
+            guest.program(Path::new(program))?;
+        }
         guest.script("checks/common", include_str!("checks/common.sh"));
         for (name, check) in CHECKS {
             guest.script(&format!("checks/{name}"), check);
@@ -107,9 +111,12 @@ impl Guest {
     }
 }
 
-fn write(guest: &kagero_images::initramfs::Initramfs, kernel: &Kernel, l1: &L1) -> Result<()> {
+/// Reading it through the shared folder would cost each start of a VMM some seconds.
+fn write(guest: &Initramfs, kernel: &Kernel, l1: &L1) -> Result<()> {
     guest.write(&l1.share().join("tiny.cpio"))?;
-    fs::copy(kernel.vmlinux(), l1.share().join("vmlinux")).context("the guest's kernel").map(drop)
+    fs::copy(kernel.vmlinux(), l1.share().join("vmlinux")).context("the guest's kernel")?;
+    let copied = l1.run("cp /share/tiny.cpio /share/vmlinux /tmp", Duration::from_secs(60))?;
+    copied.expect_success().map(drop)
 }
 
 /// What the guest says about one device.

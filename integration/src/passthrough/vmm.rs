@@ -47,16 +47,16 @@ impl Vmm {
         }
     }
 
-    /// The shell command that runs the guest of `/share/vmlinux` and `/share/tiny.cpio` with these devices; its serial console is
+    /// The shell command that runs the guest of `/tmp/vmlinux` and `/tmp/tiny.cpio` with these devices; its serial console is
     /// standard output.
     pub fn command(self, append: &str, addresses: &[String]) -> String {
         let mut line = match self {
             Vmm::Qemu => "exec qemu-system-x86_64 -machine pc -accel kvm -cpu host -smp 1 -m 512 \
                 -nodefaults -display none -serial stdio -no-reboot \
-                -kernel /share/vmlinux -initrd /share/tiny.cpio"
+                -kernel /tmp/vmlinux -initrd /tmp/tiny.cpio"
                 .to_owned(),
             Vmm::Kagero => "exec kagero run --memory 512M --bind --report /share/run.json \
-                --kernel /share/vmlinux --initrd /share/tiny.cpio"
+                --kernel /tmp/vmlinux --initrd /tmp/tiny.cpio"
                 .to_owned(),
         };
         let _ = write!(line, " -append 'console=ttyS0 quiet {append}'");

@@ -16,11 +16,12 @@ device() {
 
 # How a device interrupts, on how many lines, and how often it did.
 interrupts() {
-    mode=intx
-    lines=$(cat $1/irq)
-    if [ -d $1/msi_irqs ]; then
-        lines=$(ls $1/msi_irqs)
+    lines=$(ls $1/msi_irqs 2>/dev/null || true)
+    if [ -n "$lines" ]; then
         mode=$(cat $1/msi_irqs/* | sort -u)
+    else
+        mode=intx
+        lines=$(cat $1/irq)
     fi
     count=0
     for line in $lines; do

@@ -1,5 +1,6 @@
 . /checks/common
 nvme=$(device 1b36 0010)
-said=$(verify $(disk_of $nvme) 16)
+wait_for $nvme/nvme
+said=$(verify /dev/$(ls $nvme/nvme)n1 16)
 interrupts $nvme
 echo "$said"
