@@ -37,7 +37,7 @@ pub enum Error {
         device: String,
     },
     /// The kernel has no VFIO.
-    #[error("{path}: the kernel's VFIO is not there; load it with modprobe vfio-pci")]
+    #[error("{path}: the kernel's VFIO is not there; load it with modprobe -a vfio-pci vfio_iommu_type1")]
     NoVfio {
         /// The device node that is missing.
         path: String,
