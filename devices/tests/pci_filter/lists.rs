@@ -51,7 +51,9 @@ fn a_list_that_makes_no_sense_is_cut() {
     let all: Vec<u8> = (0..192u8).map(|at| if at % 4 == 1 { at.wrapping_add(0x43) } else { 9 }).collect();
     assert_eq!(listed(ahci().at(0x34, &[0x40]).at(0x40, &all)).len(), 48, "as long as can be");
     // MSI with 64-bit address takes 14 bytes.
-    assert_eq!(listed(ahci().at(0x81, &[0x8c]).at(0x8c, &[9, 0])), [(0x8c, 9)]);
+    assert_eq!(listed(ahci().at(0x81, &[0x8c]).at(0x8c, &[9, 0xa8])), [(0x8c, 9), (0xa8, 0x12)]);
+    let mut guest = Guest::new(&ahci().at(0xa9, &[0x24]));
+    assert_eq!(guest.size(0x24), 0xffff_f000, "a link to a BAR does the BAR no harm");
 
     let listed = |dump| Guest::new(&dump).extended();
     let e1000e = dumps::e1000e;
