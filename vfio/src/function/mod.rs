@@ -18,7 +18,7 @@ use std::sync::Arc;
 use kagero_devices::pci::filter::Outcome;
 use kagero_devices::pci::{Bar, Filter, Found, MsiXTable, ROM, register};
 
-use crate::{Error, Hardware, Interrupt, Machine, Region, Rung};
+use crate::{Error, Hardware, Interrupt, Machine, Region};
 use bars::Bars;
 use ends::Ends;
 use interrupts::Interrupts;
@@ -335,5 +335,6 @@ fn notice(kind: Interrupt, ends: &mut Ends) -> Option<OwnedFd> {
     }
     let event = vector::new_event(ends)?;
     let rung = ends.hardware.ring(kind, 0, &[Some(event.as_fd())]);
-    (ends.check("asking it for a sign when it fails", rung)? == Rung::All).then_some(event)
+    ends.check_rung("asking for signs of failure", rung)?;
+    Some(event)
 }
