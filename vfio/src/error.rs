@@ -149,6 +149,9 @@ fn used_by(driver: Option<&str>) -> String {
 }
 
 fn list(others: &[Neighbour]) -> String {
+    if others.is_empty() {
+        return "another driver".to_owned();
+    }
     others.iter().map(Neighbour::to_string).collect::<Vec<_>>().join(", ")
 }
 

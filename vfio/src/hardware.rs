@@ -21,7 +21,7 @@ pub enum Region {
 }
 
 /// A kind of interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interrupt {
     /// The line of an interrupt pin.
     Intx,

@@ -9,6 +9,8 @@ mod hardware;
 mod kernel;
 mod machine;
 mod mapping;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
 
 pub use error::{Error, Neighbour};
 pub use function::{Decode, Function, Space};

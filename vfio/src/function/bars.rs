@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kagero_devices::pci::{Filter, filter::Place};
+use kagero_devices::pci::Filter;
 use rustix::param::page_size;
 
 use super::ends::Ends;
+use super::place::{pending_bytes, range_of, table_bytes};
 use crate::{Mapping, Slot};
 
 /// A part of a BAR that can be mapped.
@@ -52,7 +53,9 @@ impl Bars {
     /// Takes away from the guest what it should find elsewhere, or not at all.
     pub(super) fn retract(&mut self, filter: &Filter, ends: &mut Ends) {
         for area in &mut self.areas {
-            if let Some((_, slot)) = area.at.take_if(|(at, _)| wanted(filter, area.bar, area.start) != Some(*at)) {
+            if let Some((_, slot)) =
+                area.at.take_if(|(at, _)| wanted(filter, area.bar, area.start) != Some(*at))
+            {
                 ends.machine.unmap(slot);
             }
         }
@@ -95,21 +98,6 @@ fn holes(filter: &Filter, bar: u8) -> Vec<Range<u64>> {
         range.start / page * page..range.end.next_multiple_of(page)
     })
     .collect()
-}
-
-/// Bytes of a table.
-pub(super) fn table_bytes(vectors: u16) -> u64 {
-    u64::from(vectors) * 16
-}
-
-/// Bytes of the pending bits.
-pub(super) fn pending_bytes(vectors: u16) -> u64 {
-    u64::from(vectors).div_ceil(64) * 8
-}
-
-/// Where something is in its BAR.
-pub(super) fn range_of(place: Place, bytes: u64) -> Range<u64> {
-    u64::from(place.offset)..u64::from(place.offset) + bytes
 }
 
 /// What a hole leaves of a range.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::{Error, Hardware, Machine};
+use crate::{Error, Hardware, Machine, Rung};
 
 /// The hardware on one side, the guest's machine on the other, and what they failed to do.
 pub(super) struct Ends {
@@ -25,6 +25,17 @@ impl Ends {
     /// What came of `doing` something, if it worked; else it is noted.
     pub(super) fn check<T>(&mut self, doing: &'static str, outcome: io::Result<T>) -> Option<T> {
         outcome.map_err(|source| self.note(doing, source)).ok()
+    }
+
+    /// As [`check`](Self::check), for interrupts of which fewer won't do.
+    pub(super) fn check_rung(&mut self, doing: &'static str, outcome: io::Result<Rung>) -> Option<()> {
+        self.check(
+            doing,
+            outcome.and_then(|rung| match rung {
+                Rung::All => Ok(()),
+                Rung::AtMost(_) => Err(io::Error::other("the host has no interrupt vectors left for it")),
+            }),
+        )
     }
 
     /// The oldest error that nobody has taken yet.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::ends::Ends;
 use super::vector::new_event;
-use crate::{Interrupt, Rung};
+use crate::Interrupt;
 
 /// The pin, connected to a line.
 ///
@@ -37,7 +37,8 @@ impl Line {
     fn connect(&mut self, ends: &mut Ends) -> Option<()> {
         let (trigger, resample) = self.events.as_ref()?;
         let rung = ends.hardware.ring(Interrupt::Intx, 0, &[Some(trigger.as_fd())]);
-        self.rings = ends.check("turning its interrupt pin on", rung)? == Rung::All;
+        ends.check_rung("turning its interrupt pin on", rung)?;
+        self.rings = true;
         // It may have rung already, with nobody there: masked, and then unmasked, it rings again.
         let masked = ends.hardware.mask_line(true);
         ends.check("masking its interrupt pin", masked)?;

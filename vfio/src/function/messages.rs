@@ -34,14 +34,15 @@ impl Messages {
         while !self.vectors.is_empty() {
             let events: Vec<_> = self.vectors.iter().map(|vector| Some(vector.event())).collect();
             let rung = ends.hardware.ring(Interrupt::Msi, 0, &events);
-            let fewer = match ends.check("turning MSI on", rung) {
-                Some(Rung::All) => return,
-                // MSI comes in powers of two (6.8.1.3).
-                Some(Rung::AtMost(most)) => {
-                    let most = (most as usize).min(self.vectors.len() - 1);
-                    most.checked_ilog2().map_or(0, |log| 1 << log)
+            let fewer = match rung {
+                Ok(Rung::AtMost(most @ 1..)) if self.vectors.len() > 1 => {
+                    // MSI comes in powers of two (6.8.1.3).
+                    1 << (most as usize).min(self.vectors.len() - 1).ilog2()
                 }
-                None => 0,
+                rung => match ends.check_rung("turning MSI on", rung) {
+                    Some(()) => return,
+                    None => 0,
+                },
             };
             self.vectors.truncate(fewer);
         }
@@ -99,13 +100,15 @@ impl TableMessages {
             let mut events: Vec<Option<BorrowedFd<'_>>> = vec![None; count as usize];
             events[0] = Some(first.event());
             let rung = ends.hardware.ring(Interrupt::MsiX, 0, &events);
-            match ends.check("turning MSI-X on", rung) {
-                Some(Rung::All) => new.on = true,
-                Some(Rung::AtMost(most)) => count = most.min(count - 1),
-                None => return new,
+            match rung {
+                Ok(Rung::AtMost(most @ 1..)) if count > 1 => count = most.min(count - 1),
+                rung => match ends.check_rung("turning MSI-X on", rung) {
+                    Some(()) => new.on = true,
+                    None => return new,
+                },
             }
         }
-        if wanted {
+        if new.on && wanted {
             new.vectors.insert(0, first);
         } else if new.on {
             let dropped = ends.hardware.ring(Interrupt::MsiX, 0, &[None]);
@@ -126,9 +129,9 @@ impl TableMessages {
         // First somebody who hears it, then what rings it.
         vector.send(message, ends);
         let rung = ends.hardware.ring(Interrupt::MsiX, index.into(), &[Some(vector.event())]);
-        match ends.check("turning an MSI-X vector on", rung) {
-            Some(Rung::All) => drop(self.vectors.insert(index, vector)),
-            Some(Rung::AtMost(_)) | None => vector.send(None, ends),
+        match ends.check_rung("turning an MSI-X vector on", rung) {
+            Some(()) => drop(self.vectors.insert(index, vector)),
+            None => vector.send(None, ends),
         }
     }
 

@@ -5,6 +5,9 @@ mod ends;
 mod interrupts;
 mod line;
 mod messages;
+mod place;
+#[cfg(test)]
+mod tests;
 mod vector;
 
 use std::fmt;
@@ -12,13 +15,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use kagero_devices::pci::filter::{MsiX, Outcome};
+use kagero_devices::pci::filter::Outcome;
 use kagero_devices::pci::{Bar, Filter, Found, MsiXTable, ROM, register};
 
-use crate::{Error, Hardware, Interrupt, Machine, Region, Rung};
+use crate::{Error, Hardware, Interrupt, Machine, Region};
 use bars::Bars;
 use ends::Ends;
 use interrupts::Interrupts;
+use place::Place;
 
 /// The two address spaces that BARs decode in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,9 +128,13 @@ impl Function {
                 self.filter.set_msi_pending(messages.pending());
             }
         }
-        let length = self.ends.hardware.size(Region::Config).saturating_sub(offset.into()).min(out.len() as u64);
+        let length =
+            self.ends.hardware.size(Region::Config).saturating_sub(offset.into()).min(out.len() as u64);
         let (there, past) = out.split_at_mut(length as usize);
         past.fill(0xff);
+        if there.is_empty() {
+            return;
+        }
         let read = self.ends.hardware.read(Region::Config, offset.into(), there);
         self.ends.check("reading its configuration space", read);
         self.filter.read(offset, there);
@@ -298,24 +306,6 @@ impl Function {
             messages.pending().for_each(|vector| self.table.pend(vector));
         }
     }
-
-    /// Where an access to a BAR or the ROM goes.
-    fn place(&self, region: Region, offset: u64, length: usize) -> Place {
-        let Some(end) = offset.checked_add(length as u64) else { return Place::Nowhere };
-        if let (Region::Bar(bar), Some(msix)) = (region, self.filter.msix()) {
-            for (at, place) in emulated(&msix).into_iter().filter(|(at, _)| at.0 == bar) {
-                let range = at.1;
-                if range.start <= offset && end <= range.end {
-                    return place(offset - range.start);
-                }
-                // An access across the border would reach the real table.
-                if offset < range.end && range.start < end {
-                    return Place::Nowhere;
-                }
-            }
-        }
-        if end <= self.ends.hardware.size(region) { Place::Hardware } else { Place::Nowhere }
-    }
 }
 
 impl Drop for Function {
@@ -323,21 +313,6 @@ impl Drop for Function {
         self.interrupts.off(&mut self.ends);
         self.bars.clear(&mut self.ends);
     }
-}
-
-/// Where an access goes, with the offset there.
-enum Place {
-    Hardware,
-    Table(u64),
-    Pending(u64),
-    Nowhere,
-}
-
-/// What of the BARs is ours.
-fn emulated(msix: &MsiX) -> [((u8, std::ops::Range<u64>), fn(u64) -> Place); 2] {
-    let table = bars::range_of(msix.table, bars::table_bytes(msix.vectors));
-    let pending = bars::range_of(msix.pending, bars::pending_bytes(msix.vectors));
-    [((msix.table.bar, table), Place::Table), ((msix.pending.bar, pending), Place::Pending)]
 }
 
 /// All of configuration space.
@@ -360,5 +335,6 @@ fn notice(kind: Interrupt, ends: &mut Ends) -> Option<OwnedFd> {
     }
     let event = vector::new_event(ends)?;
     let rung = ends.hardware.ring(kind, 0, &[Some(event.as_fd())]);
-    (ends.check("asking it for a sign when it fails", rung)? == Rung::All).then_some(event)
+    ends.check_rung("asking for signs of failure", rung)?;
+    Some(event)
 }

@@ -17,6 +17,7 @@ use super::{KernelDevice, Ram, uapi};
 use crate::Error;
 
 const CONTAINER: &str = "/dev/vfio/vfio";
+const GROUPS: &str = "/dev/vfio";
 const IOMMUFD: &str = "/dev/iommu";
 const DEVICES: &str = "/dev/vfio/devices";
 const SYSFS: &str = "/sys/bus/pci/devices";
@@ -98,22 +99,20 @@ impl Iommu {
                 device
             }
             Space::Container { file } => {
-                let group = self.join(name, group, file)?;
-                open_in_group(name, &group)?
+                let path = format!("{GROUPS}/{group}");
+                open_in_group(name, &path, &*self.join(name, &path, group, file)?)?
             }
         };
         KernelDevice::new(name, device, Arc::clone(self))
     }
 
     /// Opens a group, unless it is open, and puts it into the container.
-    fn join(&self, name: &str, number: u32, container: &File) -> Result<Arc<File>, Error> {
+    fn join(&self, name: &str, path: &str, number: u32, container: &File) -> Result<Arc<File>, Error> {
         let mut state = self.state();
         if let Some(group) = state.groups.get(&number) {
             return Ok(Arc::clone(group));
         }
-        let path = format!("/dev/vfio/{number}");
-        let group = open_node(name, &path)?;
-        let path = path.as_str();
+        let group = open_node(name, path)?;
         let failed = |doing| move |source| refused(name, path, "vfio_iommu_type1", doing, source);
         let flags = uapi::group_flags(&group).map_err(failed("asking for its IOMMU group"))?;
         if flags & vfio::VFIO_GROUP_FLAGS_VIABLE == 0 {
@@ -148,8 +147,8 @@ impl Iommu {
 }
 
 /// Opens a function of a group that is in a container.
-fn open_in_group(name: &str, group: &File) -> Result<Arc<OwnedFd>, Error> {
-    let opening = |source| refused(name, CONTAINER, "vfio_iommu_type1", "opening it", source);
+fn open_in_group(name: &str, path: &str, group: &File) -> Result<Arc<OwnedFd>, Error> {
+    let opening = |source| refused(name, path, "vfio_iommu_type1", "opening it", source);
     let c_name = CString::new(name).map_err(|error| opening(error.into()))?;
     Ok(Arc::new(uapi::open_device(group, &c_name).map_err(opening)?))
 }

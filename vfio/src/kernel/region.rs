@@ -73,7 +73,8 @@ fn capabilities(words: &[u32], first: u32) -> impl Iterator<Item = (u32, &[u32])
     let mut next = first as usize;
     let mut chain = std::iter::from_fn(move || {
         // A header is two words: identifier and version, 16 bits each, and the offset of the next one from the structure's start.
-        let header = words.get(next / 4..).filter(|rest| next != 0 && next.is_multiple_of(4) && rest.len() >= 2)?;
+        let header =
+            words.get(next / 4..).filter(|rest| next != 0 && next.is_multiple_of(4) && rest.len() >= 2)?;
         next = header[1] as usize;
         Some((header[0] & 0xffff, &header[2..]))
     });
