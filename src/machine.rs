@@ -105,10 +105,8 @@ impl Machine {
             .try_for_each(|(first, count)| vm.coalesce(first, count))
             .map_err(refused)?;
 
-        let cpus: Vec<VcpuFd> = (0..cpus)
-            .map(|id| vm.create_cpu(id, cpus))
-            .collect::<Result<_, _>>()
-            .map_err(refused)?;
+        let cpus: Vec<VcpuFd> =
+            (0..cpus).map(|id| vm.create_cpu(id, cpus)).collect::<Result<_, _>>().map_err(refused)?;
         match &plan.boot {
             Boot::Firmware(firmware) => {
                 let rom = firmware.rom().map_err(|why| anyhow!("the firmware's memory: {why}"))?;

@@ -2,15 +2,18 @@
 
 use kagero::boot::acpi::Tables;
 use kagero::boot::mptable::mp_table;
-use kagero::boot::{Machine, Uart};
+use kagero::boot::{Machine, Uart, Windows};
 
 fn machine(cpus: u8) -> Machine {
     Machine {
         cpus,
         pm_base: 0x600,
         pirqs: [10, 10, 11, 11],
-        memory32: 0xc000_0000..=0xfebf_ffff,
-        memory64: Some(0x80_0000_0000..=0xff_ffff_ffff),
+        windows: Windows {
+            ports: 0xc000..=0xffff,
+            memory32: 0xc000_0000..=0xfebf_ffff,
+            memory64: Some(0x80_0000_0000..=0xff_ffff_ffff),
+        },
         uarts: vec![Uart { port: 0x3f8, irq: 4 }],
         vga: false,
     }
