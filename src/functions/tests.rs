@@ -8,6 +8,7 @@ use kagero_vfio::Machine as _;
 use super::toy::{DEVICE, Toy, VENDOR};
 use super::*;
 use crate::boot::firmware::Firmware;
+use crate::boot::kernel::Kernel;
 use crate::boot::{Windows, resources};
 use crate::config::{ConsoleSink, RunConfig};
 use crate::console::Console;
@@ -131,7 +132,7 @@ impl Rig {
     /// `None` where KVM runs no guest, or there is no firmware.
     fn new(
         memory: u64,
-        firmware: impl FnOnce(&std::path::Path) -> Option<Firmware>,
+        boot: impl FnOnce(&std::path::Path) -> Option<Boot>,
         expect: Option<&str>,
     ) -> Option<Rig> {
         if let Err(error) = smoke::run(3) {
@@ -139,7 +140,7 @@ impl Rig {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let firmware = firmware(folder.path())?;
+        let boot = boot(folder.path())?;
         let ram = GuestRam::new(memory).unwrap();
         let stop = Stop::new().unwrap();
         stop.after(Duration::from_secs(60)).unwrap();
@@ -148,7 +149,7 @@ impl Rig {
         let bits = crate::kvm::check().unwrap();
         let plan = Plan {
             facts: machine::facts(2, &ram, bits, true),
-            boot: Boot::Firmware(firmware),
+            boot,
             storage: Arc::new(Storage::new(Vec::new(), Vec::new(), ram.clone()).unwrap()),
             functions: Arc::new(Functions::none()),
             backplane: Arc::new(Backplane::new()),
@@ -223,8 +224,14 @@ fn a_line_hears_only_of_changes_of_its_own_route() {
     assert_eq!(*heard.lock().unwrap(), [Some(9), Some(5), None]);
 }
 
-fn driver(folder: &std::path::Path) -> Option<Firmware> {
-    Some(Firmware::open(&guest::firmware("functions", &[], folder).unwrap()).unwrap())
+fn driver(folder: &std::path::Path) -> Option<Boot> {
+    let image = guest::firmware("functions", &[], folder).unwrap();
+    Some(Boot::Firmware(Firmware::open(&image).unwrap()))
+}
+
+fn kernel(folder: &std::path::Path) -> Option<Boot> {
+    let image = guest::kernel("kernel", &[], folder).unwrap();
+    Some(Boot::Kernel(Kernel { image, initrd: None, append: String::new() }))
 }
 
 #[test]
@@ -247,12 +254,28 @@ fn a_guest_drives_a_function_in_two_lives_of_the_machine() {
     assert!(name == "pci-05.0" && reads > 20 && writes > 10, "{reads} reads, {writes} writes");
 }
 
+#[test]
+fn a_kernel_that_is_booted_directly_finds_what_firmware_would_have_set_up() {
+    let Some(mut rig) = Rig::new(64 << 20, kernel, None) else { return };
+    rig.put(vec![(at(3, 0), rig.toy()), (at(9, 0), rig.toy().with_large_bar(GIB, false))]);
+    // After a reset too.
+    for _ in 0..2 {
+        assert_eq!(rig.run(|_| ()), Ending::PowerOff);
+    }
+    // BARs 0 to 5, the Command register's I/O, memory and master bits off, and the pins' interrupts: PIRQC and PIRQA.
+    let life = "\
+        slot 00000003 80000000 0000c001 4000000c 00000001 00000000 00000000 00000000 0000010b\n\
+        slot 00000009 80001000 0000c011 4001000c 00000001 00000004 00000001 00000000 0000010a\n\
+        levels 00000c00\nmemory type 00000806\n";
+    assert_eq!(rig.said(), life.repeat(2));
+}
+
 /// SeaBIOS' choice for each BAR of three functions, when a BAR of 64 bits asks for `large`.
 fn seabios(memory: u64, large: u64) -> Option<(Windows, Vec<u64>)> {
     let seabios = |_: &std::path::Path| {
         let path =
             crate::config::default_firmware().inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
-        Some(Firmware::open(&path).unwrap())
+        Some(Boot::Firmware(Firmware::open(&path).unwrap()))
     };
     let mut rig = Rig::new(memory, seabios, Some("No bootable device"))?;
     rig.put(vec![
