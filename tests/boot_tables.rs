@@ -303,4 +303,7 @@ fn mp_table_counts_up() {
     assert!(routes.contains(&(0, 1 << 2, 13, 10)), "slot 1, INTA");
     assert!(routes.contains(&(0, 3 << 2, 13, 11)), "slot 3, INTA");
     assert!(!routes.iter().any(|route| route.0 == 1 && [2, 10, 11].contains(&route.1)));
+    // Every pin of every slot, once, whatever is in the slots.
+    let pins: Vec<u8> = routes.iter().filter(|route| route.0 == 0).map(|route| route.1).collect();
+    assert_eq!(pins, (0..=127).collect::<Vec<u8>>());
 }

@@ -1,5 +1,5 @@
 # Finds the toy function on the PCI bus, sizes and moves its BARs while it decodes, and takes its interrupt through the 8259A, at first on
-# interrupt 10 and then, routed elsewhere, on 11. The toy: BAR 0 is registers, BAR 1 ports, BAR 2 (64 bits) memory.
+# interrupt 10 and then, routed elsewhere, on 11; and as messages. The toy: BAR 0 is registers, BAR 1 ports, BAR 2 (64 bits) memory.
 .include "firmware.inc"
 
 .set TOY, 0x4b611234            # device and vendor ID
@@ -214,6 +214,29 @@ main:
         outb    PORTS, 1
         call    wait_for_two
         expect_eax 0x08, "interrupt 11"
+
+        # The same as messages to the local APIC: register 30h is the vector of the next one, which comes at once.
+        movl    $0x1ff, 0xfee000f0
+        mov     $on_message_2c, %eax
+        mov     $(IDT + 8 * 0x2c), %edi
+        call    set_gate
+        mov     $on_message_2d, %eax
+        mov     $(IDT + 8 * 0x2d), %edi
+        call    set_gate
+        mov     $0x2c, %eax
+        call    message
+        expect_eax 0x2c, "message 2C"
+        mov     $0x2d, %eax
+        call    message
+        expect_eax 0x2d, "message 2D"
+        mov     $0x2d, %eax
+        call    message
+        expect_eax 0x2d, "message 2D again"
+        # One to nowhere.
+        movl    $0, LOW + 0x30
+        mov     LOW + 0x30, %eax
+        mov     0xfee00210, %eax
+        expect_eax 0, "a message that was not sent"
         say     "all is well\n"
         ret
 
@@ -265,6 +288,40 @@ on_interrupt:
 1:      outb    0xa0, 0x20
         outb    0x20, 0x20
         jmp     interrupted
+
+# An interrupt gate at EDI to EAX.
+set_gate:
+        mov     %eax, %ebx
+        and     $0xffff, %eax
+        or      $0x00080000, %eax
+        mov     %eax, (%edi)
+        and     $0xffff0000, %ebx
+        or      $0x8e00, %ebx
+        mov     %ebx, 4(%edi)
+        ret
+
+# Has the toy send message EAX, and waits for one; in EAX which one came.
+message:
+        movl    $0, interrupts
+        mov     %eax, LOW + 0x30
+1:      sti
+        hlt
+received:
+        cli
+        cmpl    $1, interrupts
+        jb      1b
+        mov     in_service, %eax
+        ret
+
+on_message_2c:
+        movl    $0x2c, in_service
+        jmp     1f
+on_message_2d:
+        movl    $0x2d, in_service
+1:      add     $12, %esp
+        incl    interrupts
+        movl    $0, 0xfee000b0
+        jmp     received
 
         .balign 4
 interrupts:

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use kagero_devices::pci::{Bar, ConfigSpace, Identity, register};
-use kagero_vfio::{Machine, Mapping, Region, Slot};
+use kagero_devices::pci::{Bar, ConfigSpace, Identity, Message, register};
+use kagero_vfio::{Machine, Mapping, Region, Route, Slot};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{read, write};
@@ -17,6 +17,8 @@ pub(crate) const DEVICE: u16 = 0x4b61;
 const MEMORY: u64 = 64 << 10;
 /// The register that tells what [`Toy::observing`] sees; as it is read, not before.
 const OBSERVED: u64 = 0x20;
+/// The register that takes the data of a message, which is sent at once; with 0 it goes nowhere.
+const MESSAGE: u64 = 0x30;
 
 pub(crate) struct Toy {
     config: ConfigSpace,
@@ -27,6 +29,8 @@ pub(crate) struct Toy {
     mapped: Option<Slot>,
     line: Line,
     irq: Option<u8>,
+    message: OwnedFd,
+    route: Option<Route>,
     observe: Box<dyn Fn() -> u32 + Send>,
 }
 
@@ -51,6 +55,8 @@ impl Toy {
             mapped: None,
             line: Line::new(),
             irq: None,
+            message: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+            route: None,
             observe: Box::new(|| 0),
         }
     }
@@ -64,6 +70,16 @@ impl Toy {
     pub(crate) fn observing(mut self, observe: impl Fn() -> u32 + Send + 'static) -> Self {
         self.observe = Box::new(observe);
         self
+    }
+
+    fn send(&mut self, data: u32) {
+        let address = if data == 0 { 0 } else { 0xfee0_0000 };
+        let message = Message { address, data };
+        match self.route {
+            Some(route) => self.machine.redirect(route, message).unwrap(),
+            None => self.route = Some(self.machine.connect(self.message.as_fd(), message).unwrap()),
+        }
+        ring(&self.message);
     }
 
     fn register(&mut self, region: Region, offset: u64, length: usize) -> Option<&mut [u8]> {
@@ -123,6 +139,9 @@ impl Slotted for Toy {
         if (region, offset) == (Region::Bar(1), 0) {
             self.line.set(data[0] != 0);
         }
+        if let (Region::Bar(0), MESSAGE, [vector, ..]) = (region, offset, data) {
+            self.send(u32::from(*vector));
+        }
     }
 
     fn pin(&self) -> Option<u8> {
@@ -146,6 +165,9 @@ impl Slotted for Toy {
     fn reset(&mut self) {
         if let Some(slot) = self.mapped.take() {
             self.machine.unmap(slot);
+        }
+        if let Some(route) = self.route.take() {
+            self.machine.disconnect(route, self.message.as_fd());
         }
         self.line.set(false);
         for _moved in self.config.reset() {}
