@@ -9,6 +9,17 @@
 //! | 00:01.0 | PIIX3 ISA bridge | |
 //! | 00:01.1 | PIIX3 IDE | BAR 4: bus master, 16 ports |
 //! | 00:01.3 | PIIX4 power management | 64 ports at the base in register 40h |
+//! | 00:03.0 to 00:1f.7 | functions that are passed through | their own |
+//!
+//! **Why it stays an i440FX.** The disk controller is that of its PIIX3, for which every guest has a driver; a Q35 has AHCI in its place. Passed-through
+//! functions need no more than there is: bus 0 has 29 free slots, which is enough for a host's devices, so that there is no bridge, with
+//! windows of its own, to set up; each pin reaches one of four lines by one rule ([`pirq_of`](kagero_devices::platform::pirq_of)), which firmware, ACPI and MP tables
+//! share. On bus 0 there are no PCI Express ports: an Express function says there that it is integrated into the root complex.
+//!
+//! **Why there is no MMCONFIG.** The i440FX has none, so guests see the first 256 bytes of configuration space: everything that a driver
+//! needs to work, MSI-X and power management among them. In the rest of the 4,096 lie the capabilities that would be hidden anyway (SR-IOV, ARI,
+//! Resizable BAR) and error reporting, which is the host's. A guest that misses any of it sees a function that doesn't have it. Functions
+//! take 16-bit offsets all the same, for a board that shows them.
 
 use std::ops::RangeInclusive;
 
@@ -153,6 +164,12 @@ pub fn names() -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pci_has_its_interrupts_for_itself() {
+        let board: Vec<u8> = BOARD.iter().filter_map(|part| part.irq).collect();
+        assert!(PIRQS.iter().all(|irq| !board.contains(irq)), "{board:?}");
+    }
 
     #[test]
     fn no_port_belongs_to_two_devices() {

@@ -16,7 +16,10 @@ pub(crate) fn address_bits(supported: &CpuId) -> u8 {
     /// What a CPU with PAE has when it doesn't say (Intel SDM volume 3, 4.1.4).
     const FEWEST: u8 = 36;
     let sizes = supported.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
-    sizes.map_or(FEWEST, |sizes| sizes.eax.to_le_bytes()[0].clamp(FEWEST, 52))
+    let [physical, _linear, guest, _] = sizes.map_or([0; 4], |sizes| sizes.eax.to_le_bytes());
+    // Fewer, where the host's nested page tables reach less far (AMD APM volume 3, Fn8000_0008: GuestPhysAddrSize).
+    let bits = if guest == 0 { physical } else { physical.min(guest) };
+    bits.clamp(FEWEST, 52)
 }
 
 fn set(register: &mut u32, mask: u32, value: u32) {
@@ -75,6 +78,16 @@ mod tests {
         let cores = described(0xb, 1, 3, 5);
         assert_eq!((cores.eax, cores.ebx, cores.edx), (3, 5, 3));
         assert_eq!(described(0x8000_0008, 0, 0, 5).ecx, 3 << 12 | 4);
+    }
+
+    #[test]
+    fn addresses_are_as_long_as_cpu_and_nested_page_tables_have_them() {
+        let bits = |eax| {
+            let sizes = kvm_cpuid_entry2 { function: 0x8000_0008, eax, ..Default::default() };
+            address_bits(&CpuId::from_entries(&[sizes]).unwrap())
+        };
+        assert_eq!([bits(0x3028), bits(0x30_3934), bits(0x3030)], [40, 48, 48]);
+        assert_eq!(address_bits(&CpuId::new(0).unwrap()), 36);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::board;
 use crate::boot;
 use crate::boot::acpi::Tables;
 use crate::boot::firmware::Firmware;
-use crate::boot::kernel::Kernel;
+use crate::boot::kernel::{Kernel, cache_memory};
 use crate::boot::resources;
 use crate::bus::Bus;
 use crate::chipset::{Chipset, Facts};
@@ -108,10 +108,8 @@ impl Machine {
             .try_for_each(|(first, count)| vm.coalesce(first, count))
             .map_err(refused)?;
 
-        let cpus: Vec<VcpuFd> = (0..cpus)
-            .map(|id| vm.create_cpu(id, cpus))
-            .collect::<Result<_, _>>()
-            .map_err(refused)?;
+        let cpus: Vec<VcpuFd> =
+            (0..cpus).map(|id| vm.create_cpu(id, cpus)).collect::<Result<_, _>>().map_err(refused)?;
         match &plan.boot {
             Boot::Firmware(firmware) => {
                 let rom = firmware.rom().map_err(|why| anyhow!("the firmware's memory: {why}"))?;
@@ -123,6 +121,7 @@ impl Machine {
                 bus.initialize_chipset();
                 vm.trigger_by_level(&plan.facts.pirqs).map_err(refused)?;
                 resources::assign(&plan.functions, &plan.facts.windows, plan.facts.pirqs);
+                cpus.iter().try_for_each(cache_memory).map_err(|why| anyhow!("the CPUs' MTRRs: {why}"))?;
                 entry.apply(&plan.ram, &cpus[0]).map_err(|why| anyhow!("CPU 0's registers: {why}"))?;
             }
         }

@@ -158,7 +158,7 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
             for (kind, count) in exits.counts() {
                 *report.exits.entry(kind.to_owned()).or_default() += count;
             }
-            for (device, reads, writes) in bus.accesses().chain(plan.functions.accesses()) {
+            for (device, reads, writes) in bus.accesses().chain(plan.functions.take_accesses()) {
                 *report.accesses.entry(device.to_owned()).or_default() += reads + writes;
             }
             let bad = bus.bad_accesses();

@@ -2,15 +2,18 @@
 
 use kagero::boot::acpi::Tables;
 use kagero::boot::mptable::mp_table;
-use kagero::boot::{Machine, Uart};
+use kagero::boot::{Machine, Uart, Windows};
 
 fn machine(cpus: u8) -> Machine {
     Machine {
         cpus,
         pm_base: 0x600,
         pirqs: [10, 10, 11, 11],
-        memory32: 0xc000_0000..=0xfebf_ffff,
-        memory64: Some(0x80_0000_0000..=0xff_ffff_ffff),
+        windows: Windows {
+            ports: 0xc000..=0xffff,
+            memory32: 0xc000_0000..=0xfebf_ffff,
+            memory64: Some(0x80_0000_0000..=0xff_ffff_ffff),
+        },
         uarts: vec![Uart { port: 0x3f8, irq: 4 }],
         vga: false,
     }
@@ -300,4 +303,7 @@ fn mp_table_counts_up() {
     assert!(routes.contains(&(0, 1 << 2, 13, 10)), "slot 1, INTA");
     assert!(routes.contains(&(0, 3 << 2, 13, 11)), "slot 3, INTA");
     assert!(!routes.iter().any(|route| route.0 == 1 && [2, 10, 11].contains(&route.1)));
+    // Every pin of every slot, once, whatever is in the slots.
+    let pins: Vec<u8> = routes.iter().filter(|route| route.0 == 0).map(|route| route.1).collect();
+    assert_eq!(pins, (0..=127).collect::<Vec<u8>>());
 }

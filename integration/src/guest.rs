@@ -20,7 +20,8 @@ const BOOT_BYTES: usize = 16 * 512;
 pub fn firmware(name: &str, symbols: &[(&str, u32)], folder: &Path) -> Result<PathBuf> {
     let image = folder.join(name).with_extension("bin");
     // The image ends with the reset vector, 16 bytes below 1 MiB.
-    assemble(name, symbols, &["-Ttext=0xf0000", "--section-start=.reset=0xffff0", "-e", "0xffff0"], &image)?;
+    let places = ["-Ttext=0xf0000", "--section-start=.reset=0xffff0", "-e", "0xffff0"];
+    assemble(name, symbols, &BINARY, &places, &image)?;
     let size = fs::metadata(&image)?.len();
     ensure!(size == 0x1_0000, "{name}: {size} bytes are not a firmware of 64 KiB");
     Ok(image)
@@ -32,23 +33,55 @@ pub fn firmware(name: &str, symbols: &[(&str, u32)], folder: &Path) -> Result<Pa
 /// As [`firmware`].
 pub fn boot_sectors(name: &str, symbols: &[(&str, u32)], folder: &Path) -> Result<Vec<u8>> {
     let image = folder.join(name).with_extension("bin");
-    assemble(name, symbols, &["-Ttext=0x7c00", "-e", "0x7c00"], &image)?;
+    assemble(name, symbols, &BINARY, &["-Ttext=0x7c00", "-e", "0x7c00"], &image)?;
     let mut bytes = fs::read(&image)?;
     ensure!(bytes.len() <= BOOT_BYTES, "{name}: {} bytes don't fit into 16 sectors", bytes.len());
     bytes.resize(BOOT_BYTES, 0);
     Ok(bytes)
 }
 
-fn assemble(name: &str, symbols: &[(&str, u32)], places: &[&str], image: &Path) -> Result<()> {
+/// Assembles `guests/NAME.S`, a kernel that is booted directly: an ELF file with a PVH entry. `symbols` are as for [`firmware`].
+///
+/// # Errors
+/// As [`firmware`].
+pub fn kernel(name: &str, symbols: &[(&str, u32)], folder: &Path) -> Result<PathBuf> {
+    let image = folder.join(name).with_extension("elf");
+    // A kernel lies above 1 MiB, as does the reset vector that `firmware.inc` brings along.
+    let places = ["-Ttext=0x110000", "--section-start=.reset=0x120000", "-e", "kernel"];
+    assemble(name, symbols, &ELF, &places, &image)?;
+    Ok(image)
+}
+
+/// Options of assembler and linker.
+struct Format {
+    assembler: &'static [&'static str],
+    linker: &'static [&'static str],
+}
+
+const BINARY: Format = Format { assembler: &["--32"], linker: &["-m", "elf_i386", "--oformat", "binary"] };
+const ELF: Format = Format {
+    assembler: &["--64"],
+    linker: &["-m", "elf_x86_64", "--build-id=none", "-z", "noexecstack", "-z", "max-page-size=4096"],
+};
+
+fn assemble(
+    name: &str,
+    symbols: &[(&str, u32)],
+    format: &Format,
+    places: &[&str],
+    image: &Path,
+) -> Result<()> {
     let source = Path::new(SOURCES).join(name).with_extension("S");
     let object = image.with_extension("o");
-    let mut assembler = command(["as", "--32", "-I", SOURCES]);
+    let mut assembler = command(["as", "-I", SOURCES]);
+    assembler.args(format.assembler);
     for (symbol, value) in symbols {
         assembler.arg("--defsym").arg(format!("{symbol}={value}"));
     }
     run(assembler.arg("-o").args([&object, &source])).with_context(|| name.to_owned())?;
-    let mut linker = command(["ld", "-m", "elf_i386", "--oformat", "binary"]);
-    run(linker.args(places).arg("-o").args([image, &object])).with_context(|| name.to_owned())
+    let mut linker = command(["ld"]);
+    run(linker.args(format.linker).args(places).arg("-o").args([image, &object]))
+        .with_context(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -62,6 +95,8 @@ mod tests {
         assert_eq!((image.len(), image[0xfff0]), (0x1_0000, 0xea), "a far jump at the reset vector");
         let sectors = boot_sectors("disks", &[], folder.path()).unwrap();
         assert_eq!(sectors[510..512], [0x55, 0xaa]);
+        let elf = fs::read(kernel("kernel", &[], folder.path()).unwrap()).unwrap();
+        assert_eq!(elf[..5], *b"\x7fELF\x02");
         let error = firmware("chaos", &[], folder.path()).unwrap_err();
         assert!(format!("{error:#}").contains("chaos"), "its symbols are missing: {error:#}");
         assert!(firmware("no-such-guest", &[], folder.path()).is_err());

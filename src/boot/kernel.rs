@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::path::PathBuf;
 
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
@@ -226,6 +226,26 @@ impl Entry {
         let Entry { rip, rsi, rbx } = self;
         let regs = kvm_regs { rip, rsi, rbx, rflags: 2, ..Default::default() };
         cpu.set_regs(&regs).map_err(|e| e.to_string())
+    }
+}
+
+/// Has `cpu` cache all memory unless its page tables say otherwise, as firmware does with the MTRRs (Intel SDM volume 3, 12.11.2.1).
+///
+/// KVM heeds that when a passed-through function's DMA goes around caches; and Linux doesn't use its page tables' types without MTRRs.
+///
+/// # Errors
+/// When KVM refuses the register.
+pub fn cache_memory(cpu: &VcpuFd) -> Result<(), String> {
+    const MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+    const ENABLED: u64 = 1 << 11;
+    const WRITE_BACK: u64 = 6;
+    let data = ENABLED | WRITE_BACK;
+    let register = kvm_msr_entry { index: MTRR_DEFAULT_TYPE, data, ..Default::default() };
+    let registers = Msrs::from_entries(&[register]).map_err(|e| format!("{e:?}"))?;
+    match cpu.set_msrs(&registers) {
+        Ok(1) => Ok(()),
+        Ok(_) => Err("KVM knows no MTRRs".into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -25,8 +25,10 @@ pub struct Windows {
 impl Windows {
     /// On a machine of which RAM below 4 GiB ends at `low_end` and all of it at `end`, and of which CPUs have addresses of `bits`.
     ///
-    /// The upper window reaches to the CPUs' last address: SeaBIOS puts BARs there, from its top downwards when there is RAM above 4 GiB, or when they
-    /// don't fit below. (It would begin where `etc/reserved-memory-end` says; without, behind RAM as this does.)
+    /// The upper window reaches to the CPUs' last address, as SeaBIOS from 1.16.3 on puts BARs at its end (or at 64 TiB): when there is RAM above
+    /// 4 GiB, all of 64 bits but those of USB and NVMe controllers, else when they don't fit below. Older ones begin behind RAM, as the window
+    /// does; `etc/reserved-memory-end` would move that beginning. When there is no RAM above 4 GiB, SeaBIOS leaves no room for alignment, so that
+    /// a small BAR may lie past the end: operating systems move it.
     ///
     /// # Panics
     /// When `low_end` is not below the chipset.

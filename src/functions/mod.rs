@@ -282,11 +282,11 @@ impl Functions {
         }
     }
 
-    /// How often the guest came to each function's registers: name, reads, writes.
-    pub fn accesses(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+    /// How often the guest came to each function's registers since this was asked last: name, reads, writes.
+    pub fn take_accesses(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         self.seats.iter().map(|seat| {
             let (reads, writes) = (&seat.reads, &seat.writes);
-            (seat.name.as_str(), reads.load(Ordering::Relaxed), writes.load(Ordering::Relaxed))
+            (seat.name.as_str(), reads.swap(0, Ordering::Relaxed), writes.swap(0, Ordering::Relaxed))
         })
     }
 
