@@ -59,7 +59,7 @@ fn drivers_go_and_come_back() {
     );
     run(
         &l1,
-        "modprobe -a vfio_pci vfio_iommu_type1; wait_for /dev/vda; wait_for /dev/vdb; mkdir -p /mnt && mount /dev/vda /mnt && swapon /dev/vdb",
+        "modprobe -a vfio_pci vfio_iommu_type1 crc32c_generic ext4; wait_for /dev/vda; wait_for /dev/vdb; mkdir -p /mnt && mount /dev/vda /mnt && swapon /dev/vdb",
     );
     let table = run(&l1, "kagero devices --interface eth0");
     println!("{table}");
