@@ -71,7 +71,7 @@ fn what_a_killed_run_has_left_is_put_back() {
     assert_eq!(said(devices(&host, &["restore"])), ("nothing to put back\n".into(), String::new(), Some(0)));
 
     host.function("0000:00:19.0", 0x02_0000, "vfio-pci", Some(3)).driver("e1000e");
-    let journal = "run/kagero/devices/77-0.journal";
+    let journal = "run/kagero-devices/77-0.journal";
     let entry =
         |function, driver| format!("{{\"function\":\"{function}\",\"driver\":\"{driver}\",\"only\":null}}\n");
     host.file(journal, &(entry("0000:00:19.0", "e1000e") + &entry("0000:05:00.0", "nvme")));

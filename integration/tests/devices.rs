@@ -31,8 +31,8 @@ fn drivers_go_and_come_back() {
         std::fs::write(&path, vec![0; 16 << 20]).unwrap();
         path
     };
-    let (mounted, swap, drive) = (disk("mounted"), disk("swap"), disk("nvme"));
-    for (program, disk) in [("mkfs.ext4", &mounted), ("mkswap", &swap)] {
+    let (mounted, swap, held, drive) = (disk("mounted"), disk("swap"), disk("held"), disk("nvme"));
+    for (program, disk) in [("mkfs.ext4", &mounted), ("mkswap", &swap), ("mkfs.ext4", &held)] {
         assert!(Command::new(program).arg(disk).output().unwrap().status.success(), "{program}");
     }
     let network = Namespace::new().unwrap();
@@ -42,6 +42,7 @@ fn drivers_go_and_come_back() {
         .unwrap()
         .disk(mounted)
         .disk(swap)
+        .disk(held)
         .network(&network, "tap0", 1500)
         .qemu(["-device", &port(1), "-device", "e1000e,bus=port1"])
         .qemu(["-device", &port(2), "-device", "nvme,serial=kagero,drive=drive,bus=port2"])
@@ -59,8 +60,12 @@ fn drivers_go_and_come_back() {
     );
     run(
         &l1,
-        "modprobe -a vfio_pci vfio_iommu_type1 crc32c_generic ext4; wait_for /dev/vda; wait_for /dev/vdb; mkdir -p /mnt && mount /dev/vda /mnt && swapon /dev/vdb",
+        "modprobe -a vfio_pci vfio_iommu_type1 crc32c_generic ext4; for disk in vda vdb vdc; do wait_for /dev/$disk; done; mkdir -p /mnt && mount /dev/vda /mnt && swapon /dev/vdb",
     );
+    // Mounted where this process doesn't see it.
+    let mut elsewhere =
+        l1.spawn("unshare -m sh -c 'mount /dev/vdc /mnt && echo mounted && sleep 1000'").unwrap();
+    elsewhere.expect("mounted\n", SOON).unwrap();
     let table = run(&l1, "kagero devices --interface eth0");
     println!("{table}");
     assert!(!table.contains("for now nothing can go"));
@@ -73,6 +78,7 @@ fn drivers_go_and_come_back() {
     assert!(line(&table, &card("eth0")).ends_with("no: carries AoE (eth0)"));
     assert!(line(&table, &disk("vda")).ends_with("no: carries /mnt (vda)"));
     assert!(line(&table, &disk("vdb")).ends_with("no: carries swap (vdb)"));
+    assert!(line(&table, &disk("vdc")).ends_with("no: carries vdc, which is in use"));
     assert!(line(&table, "0000:01:00.0").contains("e1000e"));
     assert!(line(&table, "0000:01:00.0").contains("yes"));
     // What carries the lab's own files and commands: the emulated IOMMU doesn't see what it does.
@@ -98,7 +104,7 @@ fn drivers_go_and_come_back() {
     assert_eq!(run(&l1, STATE), before);
     assert_eq!(run(&l1, "kagero devices restore"), "nothing to put back\n");
 
-    // One of a slot takes the other along.
+    // One alone.
     let said = l1.run(&format!("{started} --passthrough 00:1d.0 --bind"), SOON).unwrap();
     assert!(said.stderr.contains("0000:00:1d.0: back with e1000e"), "{}", said.stderr);
     assert_eq!(run(&l1, STATE), before);
@@ -107,7 +113,7 @@ fn drivers_go_and_come_back() {
     run(
         &l1,
         "d=0000:01:00.0; cd /sys/bus/pci/devices/$d
-         echo \"{\\\"function\\\":\\\"$d\\\",\\\"driver\\\":\\\"e1000e\\\",\\\"only\\\":null}\" >/run/kagero/devices/4711-0.journal
+         echo \"{\\\"function\\\":\\\"$d\\\",\\\"driver\\\":\\\"e1000e\\\",\\\"only\\\":null}\" >/run/kagero-devices/4711-0.journal
          echo vfio-pci >driver_override; echo $d >driver/unbind; echo $d >/sys/bus/pci/drivers_probe",
     );
     assert!(line(&run(&l1, STATE), "0000:01:00.0").ends_with("vfio-pci vfio-pci"));

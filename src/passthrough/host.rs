@@ -58,9 +58,10 @@ impl Host {
         Some(self.path("dev/vfio/devices").join(name))
     }
 
-    /// Where journals are kept: it outlives processes, and not the machine's next start, as do drivers' bindings.
+    /// Where journals are kept: it outlives processes, and not the machine's next start, as do drivers' bindings. Not in `/run/kagero`: that
+    /// is the server's, and systemd removes it when the server ends.
     pub(super) fn journals(&self) -> PathBuf {
-        self.path("run/kagero/devices")
+        self.path("run/kagero-devices")
     }
 }
 
