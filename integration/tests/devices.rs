@@ -93,7 +93,7 @@ fn drivers_go_and_come_back() {
 
     // A disk that nobody serves: the run ends when all has been taken, and gives all back.
     let before = run(&l1, STATE);
-    let started = format!("kagero run --interface eth0 --disk aoe:9.9 --attach-timeout 1s --memory 64M");
+    let started = "kagero run --interface eth0 --disk aoe:9.9 --attach-timeout 1s --memory 64M";
     let said = l1.run(&format!("{started} --passthrough all --bind"), SOON).unwrap();
     println!("{}", said.stderr);
     assert_eq!(said.code, 2);

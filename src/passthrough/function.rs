@@ -54,9 +54,9 @@ impl Function {
     }
 }
 
-/// `vfio-pci`, or a driver of its kind for one maker's devices.
+/// `vfio-pci`, or a driver of its kind for one maker's devices: `mlx5_vfio_pci`.
 pub(super) fn is_vfio(driver: &str) -> bool {
-    driver.contains("vfio")
+    driver == "vfio-pci" || driver.ends_with("_vfio_pci") || driver.ends_with("-vfio-pci")
 }
 
 /// All functions, by address.
