@@ -55,6 +55,11 @@ fn flags_that_are_wrong_are_one_line_too() {
         &["run", "--no-reboot=perhaps"],
         "--no-reboot: \"perhaps\" is unknown here: known are true, false",
     );
+    refused(
+        &["run", "--passthrough", "3:0"],
+        "--passthrough: \"3:0\" is not a PCI address: \
+         write it as 0000:03:00.0, or 03:00.0 for short, or all; `kagero devices` lists what is here",
+    );
     refused(&["run", "--memroy", "2G"], "--memroy: unknown option: did you mean --memory?");
     refused(&["run", "--graphics"], "--graphics: unknown option: see `kagero --help` for what there is");
     refused(&["run", "--memory"], "--memory: a value is missing: write --memory <SIZE>");
@@ -135,6 +140,7 @@ fn help_and_version_go_to_standard_output() {
         (&["run", "--help"], "--expect 'login:' --timeout 120s"),
         (&["serve", "--help"], "7.1=debian.img"),
         (&["discover", "--help"], "--json"),
+        (&["devices", "--help"], "kagero devices restore"),
         (&["target", "--help"], "kagero target add 7.3=debian.img,read-only"),
         (&["target", "resize", "--help"], "--shrink"),
         (&["image", "--help"], "image rebase"),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use kagero_integration::made_up::MadeUp;
 use kagero_integration::network::Namespace;
 use kagero_target::{Access, Identity, Image, Overlay};
 
@@ -459,7 +460,7 @@ fn who_can_not_come_in() {
 #[test]
 fn configuration_files() {
     let place = Place::new();
-    let known = "known are disk, interface, memory, cpus, firmware, kernel, initrd, append, no-reboot, console, expect, \
+    let known = "known are disk, interface, memory, cpus, firmware, kernel, initrd, append, passthrough, bind, no-reboot, console, expect, \
                  timeout, attach-timeout, on-target-loss, report, trace, trace-device, pcap, firmware-log, fault, verbose, quiet";
     let run: [(&[u8], &str); 10] = [
         (
@@ -755,4 +756,70 @@ fn names_that_are_no_text() {
     let mut file = fs::File::open(place.path(OsStr::from_bytes(b"run\xff.json"))).unwrap();
     file.read_to_string(&mut report).unwrap();
     assert!(report.contains("run\u{fffd}.json"));
+}
+
+/// Puts a made-up host's `/sys` and interrupts in place of this machine's, and an empty `/run`, then runs `$@`. `$1` is the made-up one's folder.
+const MADE_UP: &str = "\
+mount --bind $1/sys /sys && mount --bind $1/proc/interrupts /proc/interrupts && mount -t tmpfs none /run || exit 99
+shift; exec \"$@\"";
+
+#[test]
+fn functions_that_can_not_go() {
+    if !root() || !can_run() {
+        return;
+    }
+    let place = Place::new();
+    firmware(&place);
+    let host = MadeUp::new(place.path("host"));
+    host.function("0000:00:1c.0", 0x06_0400, "pcieport", Some(4))
+        .function("0000:00:1c.0/0000:03:00.0", 0x01_0802, "nvme", Some(5))
+        .function("0000:00:1f.0", 0x06_0100, "lpc_ich", Some(8))
+        .function("0000:00:1f.3", 0x0c_0500, "vfio-pci", Some(8));
+    let words =
+        ["unshare", "-m", "sh", "-c", MADE_UP, "sh", "host", env!("CARGO_BIN_EXE_kagero")].map(OsStr::new);
+    let refused = |options: &[&str], line: &str| {
+        let mut command =
+            place.command(&words, &["run", "--disk", "a.img", "--firmware", "bios.bin", "--timeout", "60s"]);
+        command.args(options).args(OUTPUTS.iter().flat_map(|(option, file)| [option, file]));
+        place.refused(command, line);
+    };
+    refused(
+        &["--passthrough", "04:00.0"],
+        "0000:04:00.0: this host has no such PCI function: `kagero devices` lists what is here",
+    );
+    refused(
+        &["--passthrough", "00:1c.0", "--bind"],
+        "0000:00:1c.0: PCI bridge: name the functions behind it",
+    );
+    refused(
+        &["--passthrough", "03:00.0"],
+        "0000:03:00.0: has the driver nvme, not vfio-pci: add --bind, which gives it back at the end",
+    );
+    refused(
+        &["--passthrough", "03:00.0", "--passthrough", "00:1f.3", "--bind"],
+        "0000:00:1f.3: shares IOMMU group 8 with 0000:00:1f.0 (ISA bridge): \
+         the whole group has to go: free those too, or put the card into another slot",
+    );
+    // Nobody is behind these files, as if the kernel's driver found nothing that it can do with the device.
+    refused(
+        &["--passthrough", "03:00.0", "--bind", "--quiet"],
+        "0000:03:00.0: vfio-pci did not take it: see the kernel's log (`dmesg`)",
+    );
+    let only = fs::read_to_string(host.path("sys/bus/pci/devices/0000:03:00.0/driver_override")).unwrap();
+    assert_eq!((only.trim(), host.driver_of("0000:03:00.0").as_deref()), ("", Some("nvme")));
+
+    host.file("proc/interrupts", "  CPU0\n  0: 40 IO-APIC 2-edge timer\n");
+    refused(
+        &["--passthrough", "00:1f.3"],
+        "--passthrough: interrupt remapping is off: a guest could send the host any interrupt: enable it in the firmware \
+         set-up, or, if you trust the guest, load vfio_iommu_type1 with allow_unsafe_interrupts=1",
+    );
+    fs::remove_dir_all(host.path("sys/bus/pci/drivers/vfio-pci")).unwrap();
+    refused(&["--passthrough", "all"], "vfio-pci: the kernel's driver is not loaded: `modprobe vfio-pci`");
+    fs::remove_dir_all(host.path("sys/kernel/iommu_groups")).unwrap();
+    refused(
+        &["--passthrough", "all", "--bind"],
+        "--passthrough: this host has no IOMMU, or doesn't use it: enable VT-d or AMD-Vi in its firmware set-up, \
+         and boot with intel_iommu=on on the kernel's command line",
+    );
 }

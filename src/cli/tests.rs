@@ -85,6 +85,8 @@ cpus = 2
 kernel = "vmlinuz"
 initrd = "initrd.img"
 append = "console=ttyS0"
+passthrough = ["0000:03:00.0", "04:00.1"]
+bind = true
 no-reboot = true
 console = "boot.log"
 expect = "login:"
@@ -110,6 +112,7 @@ fn a_file_says_all_that_flags_say() {
         .run(
             "--disk @/debian.img,read-only --disk aoe:7.1 --disk aoe:7.2,interface=eth2,position=2 --interface eth1 \
              --memory 2G --cpus 2 --kernel @/vmlinuz --initrd @/initrd.img --append console=ttyS0 --no-reboot \
+             --passthrough 03:00.0 --passthrough 0000:04:00.1 --bind \
              --console @/boot.log --expect login: --timeout 120s --attach-timeout 5s --on-target-loss fail-after=30s \
              --report @/run.json --trace @/trace.txt --trace-device ide,pci --pcap @/run.pcap \
              --firmware-log @/bios.log --fault loss=5%,delay=1ms,seed=7",
@@ -235,6 +238,9 @@ fn a_run_that_can_not_be_is_refused_in_one_line() {
         "--disk @/debian.img --report @",
         "--disk @/debian.img --report @/none/run.json",
         "--disk @/debian.img --console @/none/console.log",
+        "--disk @/debian.img --bind",
+        "--disk @/debian.img --passthrough 03:00.0 --passthrough 0000:03:00.0",
+        "--disk @/debian.img --passthrough all --passthrough 03:00.0",
         "--config @/none.toml",
     ] {
         writeln!(lines, "{flags}\n  {}", folder.run_error(flags)).unwrap();
@@ -272,6 +278,7 @@ fn a_file_that_is_wrong_is_refused_with_its_line() {
         "\n[fault]\nloss = 5",
         "timeout = \"120\"",
         "on-target-loss = \"fail\"",
+        "passthrough = [\n  \"03:00.0\",\n  \"03:00\",\n]",
         "cpus = ",
         "[machine]\ncpus = 2",
     ] {
@@ -404,6 +411,7 @@ fn the_documentation_names_every_flag() {
             assert!(page.contains(&format!("--{flag}")), "--{flag} of {command}");
         }
     }
+    assert!(page.contains("kagero devices restore"));
     let cli = Cli::command();
     for command in cli.find_subcommand("image").unwrap().get_subcommands() {
         assert!(page.contains(&format!("kagero image {}", command.get_name())), "{}", command.get_name());
@@ -427,6 +435,12 @@ fn the_documentation_s_configuration_files_can_be_read() {
             .unwrap();
     assert_eq!(serve.exports.len(), 3);
     assert!(examples.next().is_none());
+
+    let page = self::page("passthrough.md");
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let run: RunOptions =
+        crate::config::file::parse(Path::new("vm.toml"), example, &known_keys("run")).unwrap();
+    assert_eq!((run.passthrough.len(), run.bind), (2, Some(true)));
 }
 
 #[test]

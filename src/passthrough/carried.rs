@@ -123,8 +123,10 @@ pub(super) fn carried(host: &Host, needs: &Needs) -> BTreeMap<Address, Vec<Carri
         }
     }
     for device in names(&host.path("sys/class/block")) {
-        if is_held(host, &device) {
-            add(&below(host, &device), &Carried::Held { device });
+        let functions = below(host, &device);
+        // Asking means opening it, which even for a moment is not done without need.
+        if !functions.is_empty() && is_held(host, &device) {
+            add(&functions, &Carried::Held { device });
         }
     }
     let aoe = aoe_interfaces(host, &needs.interfaces);

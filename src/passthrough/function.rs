@@ -1,5 +1,7 @@
 //! The PCI functions of this host, and what they are.
 
+use std::path::Path;
+
 use super::carried::{Carried, Needs, carried};
 use super::class::Class;
 use super::host::{Host, names, number, target, text};
@@ -24,6 +26,8 @@ pub struct Function {
     pub resets: Vec<String>,
     /// Whether the host's console is on it.
     pub console: bool,
+    /// Whether it is a virtio device whose DMA no IOMMU sees, as far as its driver has asked.
+    pub past_iommu: bool,
     /// The physical function, of a virtual one (SR-IOV).
     pub physical: Option<Address>,
     /// How many virtual functions it has now.
@@ -50,9 +54,9 @@ impl Function {
     }
 }
 
-/// `vfio-pci`, or a driver of its kind for one maker's devices.
+/// `vfio-pci`, or a driver of its kind for one maker's devices: `mlx5_vfio_pci`.
 pub(super) fn is_vfio(driver: &str) -> bool {
-    driver.contains("vfio")
+    driver == "vfio-pci" || driver.ends_with("_vfio_pci") || driver.ends_with("-vfio-pci")
 }
 
 /// All functions, by address.
@@ -77,18 +81,31 @@ fn function(host: &Host, address: Address, carries: Vec<Carried>) -> Function {
         None if folder.join("reset").exists() => vec!["reset".to_owned()],
         None => Vec::new(),
     };
+    let (vendor, device) = (id("vendor"), id("device"));
     Function {
         address,
         class: Class(attribute("class")),
-        vendor: id("vendor"),
-        device: id("device"),
+        vendor,
+        device,
         driver: host.driver(address),
         group: host.group(address),
         resets,
         console: attribute("boot_vga") == 1,
+        past_iommu: vendor == VIRTIO && sees_no_iommu(&folder),
         physical: target(&folder.join("physfn")).and_then(|name| name.parse().ok()),
         virtuals: attribute("sriov_numvfs"),
         carries,
         user: None,
     }
+}
+
+/// Whose number virtio devices have.
+const VIRTIO: u16 = 0x1af4;
+
+/// Whether a virtio device has not agreed to VIRTIO_F_ACCESS_PLATFORM (bit 33, virtio 1.2, 6): then its hypervisor lets it use physical
+/// addresses as they are. sysfs shows features as digits, the lowest first.
+fn sees_no_iommu(folder: &Path) -> bool {
+    let below = names(folder).into_iter().filter(|name| name.starts_with("virtio"));
+    let features = below.filter_map(|name| text(&folder.join(name).join("features")));
+    features.into_iter().any(|features| features.as_bytes().get(33) != Some(&b'1'))
 }

@@ -43,7 +43,10 @@ impl Host {
 
     /// Its IOMMU group.
     pub(super) fn group(&self, address: Address) -> Option<u32> {
-        target(&self.function(address).join("iommu_group"))?.parse().ok()
+        let link = self.function(address).join("iommu_group");
+        // Made up for functions without an IOMMU, where the kernel was told to (enable_unsafe_noiommu_mode).
+        let made_up = text(&link.join("name")).is_some_and(|name| name.starts_with("vfio-noiommu"));
+        if made_up { None } else { target(&link)?.parse().ok() }
     }
 
     /// The driver that alone may have it, when somebody has said so.
@@ -58,9 +61,10 @@ impl Host {
         Some(self.path("dev/vfio/devices").join(name))
     }
 
-    /// Where journals are kept: it outlives processes, and not the machine's next start, as do drivers' bindings.
+    /// Where journals are kept: it outlives processes, and not the machine's next start, as do drivers' bindings. Not in `/run/kagero`: that
+    /// is the server's, and systemd removes it when the server ends.
     pub(super) fn journals(&self) -> PathBuf {
-        self.path("run/kagero/devices")
+        self.path("run/kagero-devices")
     }
 }
 

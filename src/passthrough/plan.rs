@@ -133,8 +133,12 @@ fn named<'a>(here: &'a [Function], choices: &[Choice], bind: bool) -> Result<Vec
 
 /// Why a function stays while these go: first what --bind doesn't help against.
 fn stays(one: &Function, going: &[&Function], here: &[Function], bind: bool) -> Option<Reason> {
-    Reason::of(one)
-        .or_else(|| shares(one, going, here, true))
+    let alone = Reason::of(one);
+    // Where the group is in the way as well, its other names are worth more.
+    let group_first = matches!(alone, None | Some(Reason::Virtio));
+    let group = if group_first { shares(one, going, here, true) } else { None };
+    group
+        .or(alone)
         .or_else(|| (!bind && !one.is_ready()).then(|| Reason::Driver(one.driver.clone())))
         .or_else(|| shares(one, going, here, bind))
 }

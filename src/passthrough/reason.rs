@@ -12,6 +12,8 @@ pub enum Reason {
     Bridge(&'static str),
     /// No IOMMU watches what it reads and writes.
     NoGroup,
+    /// A hypervisor made it, and lets it read and write past the IOMMU.
+    Virtio,
     /// Its virtual functions would be gone with its driver.
     VirtualFunctions(u32),
     /// The host, or this run, needs what hangs on it.
@@ -45,6 +47,9 @@ impl Reason {
         if function.group.is_none() {
             return Some(Reason::NoGroup);
         }
+        if function.past_iommu {
+            return Some(Reason::Virtio);
+        }
         if function.virtuals > 0 {
             return Some(Reason::VirtualFunctions(function.virtuals));
         }
@@ -56,6 +61,7 @@ impl Reason {
         let mend = match self {
             Reason::Bridge(_) => "name the functions behind it".into(),
             Reason::NoGroup => "it can't go to a guest safely; name another".into(),
+            Reason::Virtio => "give this virtual machine its virtio devices with iommu_platform=on".into(),
             Reason::VirtualFunctions(_) => {
                 format!("name those, or `echo 0 > /sys/bus/pci/devices/{address}/sriov_numvfs` first")
             }
@@ -77,6 +83,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::Bridge(name) => f.write_str(name),
             Reason::NoGroup => f.write_str("has no IOMMU group"),
+            Reason::Virtio => f.write_str("is a virtio device whose DMA goes past the IOMMU"),
             Reason::VirtualFunctions(1) => f.write_str("has a virtual function"),
             Reason::VirtualFunctions(count) => write!(f, "has {count} virtual functions"),
             Reason::Carries(carried) => carried.fmt(f),

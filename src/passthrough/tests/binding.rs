@@ -39,7 +39,7 @@ fn state(host: &MadeUp) -> BTreeMap<String, (Option<String>, String)> {
 }
 
 fn journals(host: &MadeUp) -> usize {
-    host::names(&host.path("run/kagero/devices")).iter().filter(|name| name.ends_with(".journal")).count()
+    host::names(&host.path("run/kagero-devices")).iter().filter(|name| name.ends_with(".journal")).count()
 }
 
 /// With a function that has no driver, one that vfio-pci has, and one whose driver somebody chose by hand.

@@ -211,3 +211,30 @@ fn the_guest_s_bus_has_29_slots() {
     );
     assert_eq!(plan.bind.len(), 29);
 }
+
+#[test]
+fn virtio_goes_only_where_the_iommu_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = ordinary(&folder);
+    for (slot, digit) in [("02", '0'), ("03", '1')] {
+        let folder = format!("sys/devices/pci0000:00/0000:00:{slot}.0");
+        host.function(&format!("0000:00:{slot}.0"), 0x02_0000, "virtio-pci", Some(slot.parse().unwrap()));
+        host.file(&format!("{folder}/vendor"), "0x1af4\n");
+        host.file(
+            &format!("{folder}/virtio0/features"),
+            &format!("{}{digit}{}\n", "1".repeat(33), "0".repeat(30)),
+        );
+    }
+    let plan = plan(&host, "all", "eth1");
+    assert!(stays(&plan).contains(&"0000:00:02.0 is a virtio device whose DMA goes past the IOMMU".into()));
+    assert_eq!(goes(&plan)[0], "0000:00:03.0 3.0");
+
+    host.function("0000:00:02.1", 0x02_0000, "virtio-pci", Some(2));
+    host.file("sys/devices/pci0000:00/0000:00:02.1/vendor", "0x1af4\n");
+    host.file("sys/devices/pci0000:00/0000:00:02.1/virtio1/features", &"0".repeat(64));
+    assert_eq!(
+        refusal(&host, "00:02.0", true),
+        "0000:00:02.0: shares IOMMU group 2 with 0000:00:02.1 (is a virtio device whose DMA goes past the IOMMU): \
+         the whole group has to go: free those too, or put the card into another slot"
+    );
+}

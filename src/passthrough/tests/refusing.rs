@@ -85,6 +85,11 @@ fn a_function_that_can_not_go_is_refused_with_the_mend() {
     ] {
         assert_eq!(refusal(&host, choice, bind), line);
     }
+    host.file("sys/kernel/iommu_groups/5/name", "vfio-noiommu\n");
+    assert_eq!(
+        refusal(&host, "03:00.0", true),
+        "0000:03:00.0: has no IOMMU group: it can't go to a guest safely; name another"
+    );
     // One of two is with VFIO already.
     fs::remove_file(host.path("sys/bus/pci/devices/0000:01:00.0/driver")).unwrap();
     host.link("sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/driver", "sys/bus/pci/drivers/vfio-pci");
