@@ -153,6 +153,7 @@ impl Rig {
             storage: Arc::new(Storage::new(Vec::new(), Vec::new(), ram.clone()).unwrap()),
             functions: Arc::new(Functions::none()),
             backplane: Arc::new(Backplane::new()),
+            vfio: Vec::new(),
             console: Console::open(&log, expect, &stop, &recorder).unwrap(),
             trace: Trace::off(),
             recorder,
@@ -192,6 +193,10 @@ impl Rig {
 struct Wire(Arc<Mutex<Vec<Option<u8>>>>);
 
 impl Slotted for Wire {
+    fn name(&self) -> String {
+        "wire".into()
+    }
+
     fn read_config(&mut self, _: u16, _: &mut [u8]) {}
     fn write_config(&mut self, _: u16, _: &[u8]) -> bool {
         false

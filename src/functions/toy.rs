@@ -93,6 +93,10 @@ impl Toy {
 }
 
 impl Slotted for Toy {
+    fn name(&self) -> String {
+        "toy".into()
+    }
+
     fn read_config(&mut self, offset: u16, out: &mut [u8]) {
         self.config.read(offset as u8, out);
     }
