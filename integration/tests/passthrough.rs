@@ -199,6 +199,8 @@ fn the_iommu_stops_a_device(vmm: Vmm) {
 fn half_a_group_is_refused_by_qemu() {
     let (devices, l1) = lab(&[Vmm::Qemu]);
     with_script(&l1, "").unwrap();
+    let groups = l1.run("ls -d /sys/kernel/iommu_groups/*/devices/0000:00:1c.*", SOON).unwrap();
+    println!("{}", groups.stdout);
     let [one, _] = devices.pair();
     Vmm::Qemu.prepare(&l1, std::slice::from_ref(&one)).unwrap();
     let end = l1.run(&Vmm::Qemu.command("", &[one]), SOON).unwrap();

@@ -67,7 +67,7 @@ impl Device {
     }
 }
 
-/// Two functions of one slot, which share an IOMMU group. Network cards without a cable; L1's driver has both.
+/// Two functions of one slot, which share an IOMMU group. L1's virtio driver has both.
 const PAIR_SLOT: usize = 0x1c;
 
 /// What the devices of an L1 are made of on L0: images, a network, a file that sound is played into.
@@ -112,8 +112,8 @@ impl Devices {
             words.extend(arguments(device, folder));
         }
         for function in 0..2 {
-            let card = format!("e1000e,addr={PAIR_SLOT:#x}.{function},multifunction=on");
-            words.extend(["-device".into(), card]);
+            let half = format!("virtio-rng-pci,addr={PAIR_SLOT:#x}.{function},multifunction=on");
+            words.extend(["-device".into(), half]);
         }
         Ok(l1.network(&self.network, OWN_TAP, 1500).qemu(words))
     }

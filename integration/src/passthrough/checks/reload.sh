@@ -1,9 +1,8 @@
 . /checks/common
 drivers="e1000e nvme xhci_pci ahci snd_pcm_oss snd_hda_intel"
-umount /mnt 2>/dev/null || true
 for round in 1 2 3; do
     for driver in $drivers; do
-        modprobe -r $driver
+        rmmod $driver
     done
     modprobe -a $drivers
 done
