@@ -38,21 +38,16 @@ pub enum Device {
     Display,
     /// Standard VGA.
     Vga,
+    /// QEMU's device for teaching: nothing but a DMA engine that copies from and to where it is told.
+    Edu,
 }
 
 impl Device {
-    /// All seven.
-    pub const ALL: [Device; 7] = [
-        Device::Network,
-        Device::Nvme,
-        Device::Usb,
-        Device::Cd,
-        Device::Sound,
-        Device::Display,
-        Device::Vga,
-    ];
+    /// All seven that people have.
+    pub const ALL: [Device; 7] =
+        [Device::Network, Device::Nvme, Device::Usb, Device::Cd, Device::Sound, Device::Display, Device::Vga];
 
-    /// Its name in QEMU's arguments and QMP; also that of the guest's check, but that one check is for both displays.
+    /// Its name in QEMU's arguments and QMP.
     pub fn name(self) -> &'static str {
         match self {
             Device::Network => "network",
@@ -62,6 +57,7 @@ impl Device {
             Device::Sound => "sound",
             Device::Display => "display",
             Device::Vga => "vga",
+            Device::Edu => "edu",
         }
     }
 
@@ -71,7 +67,7 @@ impl Device {
     }
 }
 
-/// Two functions of one slot, which share an IOMMU group. Network cards without a cable; L1's driver has both.
+/// Two functions of one slot, which share an IOMMU group. L1's virtio driver has both.
 const PAIR_SLOT: usize = 0x1c;
 
 /// What the devices of an L1 are made of on L0: images, a network, a file that sound is played into.
@@ -98,7 +94,7 @@ impl Devices {
         Ok(this)
     }
 
-    /// Adds all seven devices, and the pair, to an L1.
+    /// Adds them all to an L1: the seven, [`Device::Edu`] and the pair.
     ///
     /// # Errors
     /// The path of `target/` is none that QEMU takes.
@@ -106,7 +102,7 @@ impl Devices {
         let folder = self.folder.path().to_str().context("the path of target/ is not UTF-8")?;
         ensure!(!folder.contains(','), "{folder}: QEMU takes no comma in a path");
         let mut words = vec!["-qmp".into(), format!("unix:{folder}/qmp,server=on,wait=off")];
-        for device in Device::ALL {
+        for device in Device::ALL.into_iter().chain([Device::Edu]) {
             let port = format!(
                 "pcie-root-port,id=port-{0},addr={1:#x},chassis={1},slot={1}",
                 device.name(),
@@ -116,8 +112,8 @@ impl Devices {
             words.extend(arguments(device, folder));
         }
         for function in 0..2 {
-            let card = format!("e1000e,addr={PAIR_SLOT:#x}.{function},multifunction=on");
-            words.extend(["-device".into(), card]);
+            let half = format!("virtio-rng-pci,addr={PAIR_SLOT:#x}.{function},multifunction=on");
+            words.extend(["-device".into(), half]);
         }
         Ok(l1.network(&self.network, OWN_TAP, 1500).qemu(words))
     }
@@ -127,7 +123,8 @@ impl Devices {
     /// # Errors
     /// L1 died, or has no such device.
     pub fn addresses(&self, l1: &L1, devices: &[Device]) -> Result<Vec<String>> {
-        let folder = |device: &Device| format!("/sys/bus/pci/devices/0000:00:{:02x}.0/0000:*:00.0", device.slot());
+        let folder =
+            |device: &Device| format!("/sys/bus/pci/devices/0000:00:{:02x}.0/0000:*:00.0", device.slot());
         let list = devices.iter().map(folder).collect::<Vec<_>>().join(" ");
         let said = l1.run(&format!("for d in {list}; do [ -d $d ] && basename $d; done"), PATIENCE)?;
         let found: Vec<String> = said.expect_success()?.lines().map(str::to_owned).collect();
@@ -217,6 +214,8 @@ fn arguments(device: Device, folder: &str) -> Vec<String> {
         .concat(),
         Device::Display => backed("bochs-display"),
         Device::Vga => backed("VGA"),
+        // Its engine reaches 28 bits unless told.
+        Device::Edu => backed("edu,dma_mask=0xffffffff"),
     }
 }
 

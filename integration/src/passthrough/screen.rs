@@ -92,7 +92,8 @@ impl Picture {
         let (magic, size, most) = (parts.next()?, parts.next()?, parts.next()?);
         let (width, height) = std::str::from_utf8(size).ok()?.split_once(' ')?;
         let (width, height) = (width.parse().ok()?, height.parse().ok()?);
-        let pixels: Vec<[u8; 3]> = parts.next()?.chunks_exact(3).filter_map(|rgb| rgb.try_into().ok()).collect();
+        let pixels: Vec<[u8; 3]> =
+            parts.next()?.chunks_exact(3).filter_map(|rgb| rgb.try_into().ok()).collect();
         let whole = magic == b"P6" && most == b"255" && pixels.len() == usize::checked_mul(width, height)?;
         whole.then_some(Picture { width, height, pixels })
     }

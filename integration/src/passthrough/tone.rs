@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn a_tone_is_found_and_another_is_not() {
-        let tone = |hertz: f64| (0..44100).map(move |n| 9000.0 * (f64::from(n) * hertz * TAU / 44100.0).sin());
+        let tone =
+            |hertz: f64| (0..44100).map(move |n| 9000.0 * (f64::from(n) * hertz * TAU / 44100.0).sin());
         let file = wav((0..44100).map(|_| 0.0).chain(tone(TONE)));
         assert_eq!(has_tone(file.path(), TONE).unwrap(), 1.0);
         assert_eq!(has_tone(file.path(), 660.0).unwrap(), 0.0);

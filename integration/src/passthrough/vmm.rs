@@ -31,7 +31,9 @@ impl Vmm {
             Vmm::Qemu => QEMU_ROMS
                 .iter()
                 .filter(|rom| Path::new(rom).exists())
-                .fold(l1.program(QEMU).file(machines::FIRMWARE, machines::FIRMWARE), |l1, rom| l1.file(rom, rom)),
+                .fold(l1.program(QEMU).file(machines::FIRMWARE, machines::FIRMWARE), |l1, rom| {
+                    l1.file(rom, rom)
+                }),
             Vmm::Kagero => l1.program(machines::kagero()?),
         })
     }

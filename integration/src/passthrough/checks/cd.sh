@@ -4,6 +4,6 @@ drive=$(disk_of $ahci)
 wait_for $drive
 mount -t iso9660 -o ro $drive /mnt
 cd /mnt
-sha256sum -c /checks/cd.sha256 >/tmp/sums || { cat /tmp/sums; exit 1; }
+sha256sum -c /checks/cd.sha256 >$1/sums || { cat $1/sums; exit 1; }
 interrupts $ahci
-echo "$(grep -c OK /tmp/sums) files as they should be"
+echo "$(grep -c OK $1/sums) files as they should be"

@@ -1,4 +1,4 @@
-# What the checks share. A check ends with success or says what is wrong; its line begins with what `interrupts` says.
+# What the checks share. Each gets a folder for its notes, and ends with success or says what is wrong.
 set -e -o pipefail
 
 # The folder in sysfs of the PCI device with this vendor, device and beginning of a class.
@@ -48,11 +48,11 @@ disk_of() {
     return 1
 }
 
-# Writes $2 MiB of a disk in pieces of all sizes, and reads them back.
+# Writes $2 MiB of a disk in pieces of all sizes, and reads them back; notes in the folder $3.
 verify() {
     wait_for $1
     fio --name=verify --filename=$1 --rw=randwrite --bsrange=4k-128k --size=${2}m --direct=1 --ioengine=sync --thread \
-        --verify=crc32c --verify_fatal=1 --verify_dump=0 --randseed=7 --minimal >/tmp/fio 2>&1 || { cat /tmp/fio; return 1; }
-    if grep 'verify:' /tmp/fio; then return 1; fi
+        --verify=crc32c --verify_fatal=1 --verify_dump=0 --randseed=7 --minimal >$3/fio 2>&1 || { cat $3/fio; return 1; }
+    if grep 'verify:' $3/fio; then return 1; fi
     echo "$2 MiB written and verified"
 }

@@ -13,8 +13,8 @@ done
 ping -q -c 1 -w 30 10.7.0.1 >/dev/null || { echo "the first ping was not answered"; exit 1; }
 # Debian's ping, which loses count of none: the next goes out when the last one is answered; half of them in frames of full size.
 for size in 56 1472; do
-    /bin/ping -f -q -c 5000 -s $size -w 100 10.7.0.1 >/tmp/ping || true
-    grep -q '^5000 packets transmitted, 5000 received, 0% packet loss' /tmp/ping || { grep transmitted /tmp/ping; exit 1; }
+    /bin/ping -f -q -c 5000 -s $size -w 100 10.7.0.1 >$1/ping || true
+    grep -q '^5000 packets transmitted, 5000 received, 0% packet loss' $1/ping || { grep transmitted $1/ping; exit 1; }
 done
 interrupts $card
 echo "10000 pings answered"
