@@ -1,7 +1,8 @@
 //! Giving functions to vfio-pci, and giving them back.
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
@@ -67,7 +68,11 @@ pub(super) fn bind(host: &Host, kernel: Arc<dyn Kernel>, functions: &[Address]) 
 /// One bind or restore at a time.
 pub(super) fn lock(host: &Host) -> Result<File, UserError> {
     let folder = host.journals();
-    let lock = fs::create_dir_all(&folder).and_then(|()| File::create(folder.join("lock")));
+    let lock = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .and_then(|()| File::create(folder.join("lock")));
     let lock = lock.and_then(|file| Ok(flock(&file, FlockOperation::LockExclusive).map(|()| file)?));
     lock.map_err(|error| {
         UserError::new(folder.display(), format!("can't write there: {error}"), "run as root")
