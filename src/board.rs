@@ -11,15 +11,16 @@
 //! | 00:01.3 | PIIX4 power management | 64 ports at the base in register 40h |
 //! | 00:03.0 to 00:1f.7 | functions that are passed through | their own |
 //!
-//! **Why it stays an i440FX.** The disk controller is that of its PIIX3, for which every guest has a driver; a Q35 has AHCI in its place. Passed-through
-//! functions need no more than there is: bus 0 has 29 free slots, which is enough for a host's devices, so that there is no bridge, with
-//! windows of its own, to set up; each pin reaches one of four lines by one rule ([`pirq_of`](kagero_devices::platform::pirq_of)), which firmware, ACPI and MP tables
-//! share. On bus 0 there are no PCI Express ports: an Express function says there that it is integrated into the root complex.
+//! **Why it stays an i440FX.** The disk controller is that of its PIIX3, for which every guest has a driver; a Q35 has AHCI in its place.
+//! Passed-through functions need no more than there is: bus 0 has 29 free slots, which is enough for a host's devices, so that there is no
+//! bridge, with windows of its own, to set up; each pin reaches one of four lines by one rule
+//! ([`pirq_of`](kagero_devices::platform::pirq_of)), which firmware, ACPI and MP tables share. On bus 0 there are no PCI Express ports: an Express
+//! function says there that it is integrated into the root complex.
 //!
 //! **Why there is no MMCONFIG.** The i440FX has none, so guests see the first 256 bytes of configuration space: everything that a driver
-//! needs to work, MSI-X and power management among them. In the rest of the 4,096 lie the capabilities that would be hidden anyway (SR-IOV, ARI,
-//! Resizable BAR) and error reporting, which is the host's. A guest that misses any of it sees a function that doesn't have it. Functions
-//! take 16-bit offsets all the same, for a board that shows them.
+//! needs to work, MSI-X and power management among them. In the rest of the 4,096 lie the capabilities that would be hidden anyway (SR-IOV,
+//! ARI, Resizable BAR) and error reporting, which is the host's. A guest that misses any of it sees a function that doesn't have it.
+//! Functions take 16-bit offsets all the same, for a board that shows them.
 
 use std::ops::RangeInclusive;
 

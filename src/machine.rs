@@ -84,6 +84,10 @@ pub(crate) struct Machine {
 impl Machine {
     /// Makes the machine and lets its CPUs go. After a reset it keeps its `rtc`.
     pub(crate) fn start(plan: &Plan, rtc: Option<Rtc>) -> Result<Self, Error> {
+        Self::make(plan, rtc).inspect_err(|_| take_back(&plan.functions, &plan.backplane))
+    }
+
+    fn make(plan: &Plan, rtc: Option<Rtc>) -> Result<Self, Error> {
         let vm = Vm::new(&plan.ram).map_err(refused)?;
         let lines = Arc::new(Lines::new(Arc::clone(vm.fd())));
         let control = Arc::new(Control::new().context("the machine's event")?);
@@ -179,12 +183,16 @@ impl Machine {
             }
             let _ = cpu.join();
         }
-        // Whatever hardware still does, it does no more; then nothing of this machine is in its hands.
         if let Some(backplane) = self.backplane.take() {
-            self.functions.reset();
-            backplane.unplug();
+            take_back(&self.functions, &backplane);
         }
     }
+}
+
+/// What functions still do, they do no more; then they have nothing of a machine.
+fn take_back(functions: &Functions, backplane: &Backplane) {
+    functions.reset();
+    backplane.unplug();
 }
 
 /// No CPU runs on without its machine's memory, whatever way the machine goes.
