@@ -47,6 +47,7 @@ fn take(device: impl Hardware + 'static) -> Result<(), Box<dyn Error>> {
     let kinds = [Interrupt::Intx, Interrupt::Msi, Interrupt::MsiX, Interrupt::Error, Interrupt::Request];
     println!("  vectors {:?}, grows {}", kinds.map(|kind| (kind, device.vectors(kind))), device.grows());
     println!("  ROM {:#x}, configuration {:#x}", device.size(Region::Rom), device.size(Region::Config));
+    println!("  reset of the whole bus: {:?}", device.reset_bus());
     let bench = Bench::new();
     let mut function = Function::new(Box::new(device), bench.machine(), true, false)?;
     for bar in 0..6 {
