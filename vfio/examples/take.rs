@@ -62,6 +62,7 @@ fn take(device: impl Hardware + 'static) -> Result<(), Box<dyn Error>> {
             function.write_config(0x10 + 4 * u16::from(bar), &0xc000u32.to_le_bytes());
         }
     }
+    function.write_config(0x30, &0xef00_0001u32.to_le_bytes());
     function.write_config(4, &[7, 0]);
     for decode in function.decodes() {
         let mut first = [0; 4];

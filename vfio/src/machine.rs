@@ -18,7 +18,8 @@ pub struct Route(pub u32);
 
 /// The guest's machine. With KVM: memory slots, interrupt routes, and events that KVM itself waits for.
 pub trait Machine: Send + Sync {
-    /// The guest finds this memory at `gpa` from now on, without an exit. The machine keeps it until it is unmapped.
+    /// The guest finds this memory at `gpa` from now on, without an exit; but writes to it are exits when it is
+    /// [read-only](Mapping::is_read_only). The machine keeps it until it is unmapped.
     ///
     /// # Errors
     /// When something is mapped there, or the machine has no more slots.

@@ -53,6 +53,19 @@ fn decodes_tells_all_ranges_and_where_they_lead() {
 }
 
 #[test]
+fn the_rom_is_read_once_when_it_is_first_turned_on() {
+    let mut guest = Guest::configured();
+    guest.write32(0x30, 0xfd80_0000);
+    assert_eq!(guest.lines(), [""; 0]);
+    guest.write32(0x30, 0xfd80_0001);
+    assert_eq!(guest.lines(), ["read Rom 0x0", "map BAR 6 + 0x0 at 0xfd800000"]);
+    guest.function.write(Region::Rom, 0, &[0; 4]);
+    guest.write32(0x30, 0);
+    guest.write32(0x30, 0xfd90_0001);
+    assert_eq!(guest.lines(), ["unmap 0xfd800000", "map BAR 6 + 0x0 at 0xfd900000"]);
+}
+
+#[test]
 fn nothing_is_mapped_while_the_function_sleeps() {
     let mut guest = Guest::configured();
     assert!(guest.write16(Spec::POWER + 4, 3));
