@@ -27,10 +27,11 @@ pub(super) fn bus(device: &KernelDevice) -> io::Result<()> {
     uapi::hot_reset(&device.file, &fds).map_err(refused)
 }
 
-/// The kernel refuses when functions there belong to others or to no driver (`EINVAL`, `EPERM`), and when the bus has no reset (`ENODEV`, `ENOTTY`).
+/// The kernel refuses when functions there belong to others or to no driver (`EINVAL`, `EPERM`), and when the bus has no reset (`ENODEV`).
+/// `ENOTTY` is another matter: the function did not come back in time.
 fn refused(error: io::Error) -> io::Error {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::INVAL | Errno::PERM | Errno::NODEV | Errno::NOTTY) => io::ErrorKind::Unsupported.into(),
+        Some(Errno::INVAL | Errno::PERM | Errno::NODEV) => io::ErrorKind::Unsupported.into(),
         _ => error,
     }
 }
