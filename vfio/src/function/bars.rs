@@ -80,13 +80,6 @@ impl Bars {
             }
         }
     }
-
-    /// Takes all away.
-    pub(super) fn clear(&mut self, ends: &mut Ends) {
-        for (_, slot) in self.areas.iter_mut().filter_map(|area| area.at.take()) {
-            ends.machine.unmap(slot);
-        }
-    }
 }
 
 /// The expansion ROM: a copy of it, as VFIO has no mapping of it. Firmware reads all of it, four bytes at a time: with an exit for each, that takes
