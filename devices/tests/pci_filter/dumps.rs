@@ -66,13 +66,20 @@ pub(crate) fn msi(at: u8, next: u8, vectors: u8, dump: Dump) -> Dump {
     dump.at(at.into(), &[0x05, next, 0x80 | vectors << 1, 0])
 }
 
-/// PCI Express, version 2: type, function level reset, payload of 256 bytes, 2.5 GT/s x1.
-pub(crate) fn express(at: u8, next: u8, kind: u8, flr: bool, dump: Dump) -> Dump {
+/// PCI Express, version 1: type, function level reset, payload of 256 bytes, 2.5 GT/s x1.
+fn express_1(at: u8, next: u8, kind: u8, flr: bool, dump: Dump) -> Dump {
     let at = at.into();
-    dump.at(at, &[0x10, next, 2 | kind << 4, 0])
+    dump.at(at, &[0x10, next, 1 | kind << 4, 0])
         .at(at + 4, &[0xc1, 0x8c, 0, if flr { 0x10 } else { 0 }])
         .at(at + 8, &[0x30, 0x28, 0, 0])
         .at(at + 0x0c, &[0x11, 0x1c, 0x03, 0x00, 0x40, 0x00, 0x11, 0x10])
+}
+
+/// The same, version 2.
+pub(crate) fn express(at: u8, next: u8, kind: u8, flr: bool, dump: Dump) -> Dump {
+    let dump = express_1(at, next, kind, flr, dump);
+    let at = usize::from(at);
+    dump.at(at + 2, &[2 | kind << 4])
         .at(at + 0x24, &[0x1f, 0x08, 0, 0])
         .at(at + 0x2c, &[0x02, 0, 0, 0, 0x01, 0, 0, 0])
 }
@@ -99,7 +106,7 @@ pub(crate) fn e1000e() -> Dump {
     dump.rom = 0x4_0000;
     let dump = power(0xc8, 0xd0, dump);
     let dump = msi(0xd0, 0xe0, 0, dump);
-    let dump = express(0xe0, 0xa0, 0, false, Dump { config: dump.config, ..dump });
+    let dump = express_1(0xe0, 0xa0, 0, false, dump);
     msix(0xa0, 0, 5, 3, 0x2003, dump)
 }
 

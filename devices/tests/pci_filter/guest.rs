@@ -17,7 +17,9 @@ impl Guest {
     }
 
     pub(crate) fn with<'a>(dump: &'a Dump, change: impl FnOnce(Found<'a>) -> Found<'a>) -> Self {
-        Guest { filter: Filter::new(&change(dump.found())), hardware: dump.config.clone() }
+        let mut hardware = dump.config.clone();
+        hardware.resize(hardware.len().max(64), 0);
+        Guest { filter: Filter::new(&change(dump.found())), hardware }
     }
 
     pub(crate) fn bytes(&self, offset: u16, width: usize) -> Vec<u8> {
@@ -99,10 +101,5 @@ impl Guest {
             at = (header >> 20) as u16 & !3;
         }
         list
-    }
-
-    /// Where the capability is that must be there.
-    pub(crate) fn find(&self, id: u8) -> u16 {
-        self.capabilities().iter().find(|(_, found)| *found == id).expect("a capability").0
     }
 }

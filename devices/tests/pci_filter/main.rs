@@ -3,4 +3,8 @@
 mod bars;
 mod dumps;
 mod guest;
+mod header;
 mod lists;
+mod messages;
+mod power_and_reset;
+mod random;

@@ -29,6 +29,11 @@ fn platform() {
 }
 
 #[test]
+fn passthrough() {
+    run(kagero_fuzz::passthrough, 4_000, 1_500);
+}
+
+#[test]
 fn ide() {
     run(kagero_fuzz::ide, 6_000, 1_500);
 }

@@ -38,7 +38,7 @@ impl ResetBit {
     }
 }
 
-/// Device and port types (table 7-19).
+/// Device and port types (7.5.3.2).
 mod kind {
     pub(super) const ENDPOINT: u8 = 0;
     pub(super) const LEGACY_ENDPOINT: u8 = 1;

@@ -9,8 +9,8 @@ pub(super) fn standard(id: u16) -> Option<u16> {
         // AGP, and AGP 8x: the guest's machine has no such port.
         0x02 => 0x30,
         0x0e => 0x10,
-        // Slot identification, the hot swap of CompactPCI, central resource control, hot-plug, a bridge's subsystem: of slots and bridges, which
-        // are the host's.
+        // Slot identification, the hot swap of CompactPCI, central resource control, hot-plug, a bridge's subsystem: of slots and
+        // bridges, which are the host's.
         0x04 | 0x06 | 0x0b => 4,
         0x0c | 0x0d => 8,
         // HyperTransport: its interrupt block would send what the guest likes.
@@ -45,8 +45,9 @@ pub(super) fn extended(id: u16) -> Option<u16> {
         0x12 => 0x30,
         // Processing hints: steering tags name the host's processors.
         0x17 => 0x0c + 64 * 2,
-        // Of links, whose other end is the host's: multi-function virtual channels, secondary PCI Express, protocol multiplexing, L1 substates, precision time,
-        // data link features, the physical layers, lane margining, alternate protocols, integrity and encryption.
+        // Of links, whose other end is the host's: multi-function virtual channels, secondary PCI Express, protocol multiplexing,
+        // L1 substates, precision time, data link features, the physical layers, lane margining, alternate protocols, integrity and
+        // encryption.
         0x08 => 0x1c,
         0x19 => 0x0c + 32 * 2,
         0x1a => 0x10,
@@ -57,8 +58,9 @@ pub(super) fn extended(id: u16) -> Option<u16> {
         0x27 => 4 + 32 * 4,
         0x2b => 0x10,
         0x30 => 0x100,
-        // Of root complexes and ports, which describe the host's machine: link declaration and internal link control, event collectors, register blocks,
-        // configuration access correlation, downstream port containment, system firmware intermediary, shadow functions.
+        // Of root complexes and ports, which describe the host's machine: link declaration and internal link control, event
+        // collectors, register blocks, configuration access correlation, downstream port containment, system firmware intermediary,
+        // shadow functions.
         0x05 => 0x100,
         0x06 => 0x0c,
         0x07 => 0x0c,

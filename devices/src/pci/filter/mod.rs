@@ -3,6 +3,7 @@
 //! Some of it is the hardware's, and read and written there. The rest is ours: BARs and interrupts, since they lead into the guest's machine
 //! and not the host's, and what is not the guest's to know or to change. Which bit is whose is written down once, in a table.
 
+mod build;
 mod capability;
 mod express;
 mod hidden;
@@ -15,7 +16,6 @@ use alloc::vec::Vec;
 
 use super::bar::{self, Bar, Bars};
 use super::config::{command, register};
-use capability::{Capability, STATUS_LIST};
 use express::ResetBit;
 pub use messages::{Msi, MsiX, Place};
 use messages::{MsiRegisters, MsiXRegisters};
@@ -71,7 +71,7 @@ impl Filter {
         if found.rom > 0 {
             bars.place_rom(found.rom);
         }
-        let table = Table::new(config.len());
+        let table = Table::new(config.len().max(64));
         let mut new = Filter { table, bars, power: None, msi: None, msix: None, resets: [None; 2] };
         new.hold_header(found);
         new.hold_standard(found, config);
@@ -159,100 +159,6 @@ impl Filter {
         }
     }
 
-    fn hold_header(&mut self, found: &Found<'_>) {
-        let table = &mut self.table;
-        table.hold_bits(register::COMMAND.into(), &COMMAND.to_le_bytes(), &[0, 0]);
-        table.allow(register::COMMAND.into(), &COMMAND.to_le_bytes());
-        table.hold(register::HEADER_TYPE.into(), &[u8::from(found.multifunction) << 7]);
-        // A self test may take the function away for seconds, and need not end at all.
-        table.hide(register::BIST.into(), 1);
-        table.hide(register::BAR0.into(), 24);
-        table.hide(register::ROM.into(), 4);
-        for register in (0..=bar::ROM).filter_map(|index| self.bars.register(index)) {
-            table.hold(register.offset.into(), register.preset());
-            table.allow(register.offset.into(), register.writable());
-        }
-        table.hide(register::INTERRUPT_LINE.into(), 2);
-        table.allow(register::INTERRUPT_LINE.into(), &[0xff]);
-        let pin = capability::byte(found.config, register::INTERRUPT_PIN.into());
-        if found.intx && (1..=4).contains(&pin) {
-            table.hold(register::INTERRUPT_PIN.into(), &[pin]);
-        }
-    }
-
-    fn hold_standard(&mut self, found: &Found<'_>, config: &[u8]) {
-        let mut at = u16::from(register::CAPABILITIES);
-        self.table.hide(at, 1);
-        let all = capability::standard(config);
-        for (i, &capability) in all.iter().enumerate() {
-            // Drivers look at the first of a kind.
-            let repeated = all.iter().take(i).any(|earlier| earlier.id == capability.id);
-            if self.show(capability, repeated, found, config) {
-                // The list leads here from the last one that is shown, and for now ends.
-                self.table.hold(at, &[capability.offset as u8]);
-                self.table.hold(capability.offset, &[capability.id as u8, 0]);
-                at = capability.offset + 1;
-            } else {
-                let length = hidden::standard(capability.id).unwrap_or(LONGEST);
-                self.table.hide(capability.offset, length.min(capability.room));
-            }
-        }
-        let listed = if at == register::CAPABILITIES.into() { 0 } else { STATUS_LIST };
-        self.table.hold_bits(register::STATUS.into(), &[STATUS_LIST], &[listed]);
-    }
-
-    /// Decides on a standard capability, and holds of its registers what must be. One that makes no sense is not shown.
-    fn show(&mut self, capability: Capability, repeated: bool, found: &Found<'_>, config: &[u8]) -> bool {
-        let table = &mut self.table;
-        match capability.id {
-            id::POWER | id::MSI | id::MSIX | id::EXPRESS | id::ADVANCED_FEATURES if repeated => false,
-            id::POWER => {
-                self.power = Power::new(capability, config, table);
-                self.power.is_some()
-            }
-            id::MSI => {
-                self.msi = MsiRegisters::new(capability, config, table);
-                self.msi.is_some()
-            }
-            id::MSIX => {
-                self.msix = MsiXRegisters::new(capability, config, &self.bars, table);
-                self.msix.is_some()
-            }
-            id::EXPRESS => {
-                let shown = express::express(capability, config, found.root_bus, table);
-                self.resets[0] = shown.flatten();
-                shown.is_some()
-            }
-            id::ADVANCED_FEATURES => {
-                let shown = express::advanced_features(capability, config, table);
-                self.resets[1] = shown.flatten();
-                shown.is_some()
-            }
-            id => hidden::standard(id).is_none(),
-        }
-    }
-
-    fn hold_extended(&mut self, config: &[u8]) {
-        let all = capability::extended(config);
-        let (shown, hidden): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|capability| hidden::extended(capability.id).is_none());
-        for capability in hidden {
-            let length = hidden::extended(capability.id).unwrap_or(LONGEST);
-            self.table.hide(capability.offset, length.min(capability.room));
-        }
-        // The list has no pointer to its start: when the first one is hidden, one that says nothing stays for the rest to follow
-        // (ID 0: PCI Express Base 4.0, 7.6.1).
-        let null = Capability { offset: capability::FIRST_EXTENDED, id: 0, version: 0, room: 4 };
-        let first = shown.first().filter(|first| first.offset == null.offset).is_none().then_some(null);
-        let list: Vec<_> =
-            first.into_iter().filter(|_| !shown.is_empty()).chain(shown.iter().copied()).collect();
-        for (i, &Capability { offset, id, version, .. }) in list.iter().enumerate() {
-            let next = list.get(i + 1).map_or(0, |next| u32::from(next.offset));
-            let header = u32::from(id) | u32::from(version) << 16 | next << 20;
-            self.table.hold(offset, &header.to_le_bytes());
-        }
-    }
-
     /// What the Command register lets decode. In D1 and below a function answers to configuration accesses only (PCI Express Base 4.0, 5.3.1.2).
     fn decoding(&self) -> u16 {
         if self.power_state() == 0 { self.command() } else { 0 }
@@ -264,9 +170,9 @@ impl Filter {
 
     /// Compares before and after.
     fn change(&mut self, edit: impl FnOnce(&mut Self)) -> Outcome {
-        let before = self.clone_state();
+        let before = self.state();
         edit(self);
-        let after = self.clone_state();
+        let after = self.state();
         Outcome {
             forwards: Vec::new(),
             bars: bar::changes(before.decoded, after.decoded).collect(),
@@ -278,7 +184,7 @@ impl Filter {
         }
     }
 
-    fn clone_state(&self) -> State {
+    fn state(&self) -> State {
         State {
             decoded: self.all_decoded(),
             command: self.command(),
@@ -296,16 +202,4 @@ struct State {
     power: u8,
     msi: Option<Msi>,
     msix: Option<MsiX>,
-}
-
-/// Longer than any capability.
-const LONGEST: u16 = 4096;
-
-/// Standard capabilities that are ours, in part or wholly.
-mod id {
-    pub(super) const POWER: u16 = 0x01;
-    pub(super) const MSI: u16 = 0x05;
-    pub(super) const EXPRESS: u16 = 0x10;
-    pub(super) const MSIX: u16 = 0x11;
-    pub(super) const ADVANCED_FEATURES: u16 = 0x13;
 }

@@ -64,6 +64,9 @@ pub struct Outcome {
     /// The bits of the Command register that [`Filter::command`](super::Filter::command) gives.
     pub command: Option<Change<u16>>,
     /// The power state, 0 to 3 for D0 to D3hot (PCI Power Management 1.2, 3.2.4). It is on its way to the hardware with `forwards`.
+    ///
+    /// A function without No_Soft_Reset forgets its registers on the way from D3hot to D0. What the guest reads here does not change by that: the caller
+    /// gives back to the hardware what it has lost, as VFIO does by itself.
     pub power: Option<Change<u8>>,
     /// [`Filter::msi`](super::Filter::msi) has changed.
     pub msi: bool,
