@@ -1,5 +1,6 @@
 //! The parts of BARs that the guest reaches without an exit.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,11 +76,16 @@ impl Bars {
             match ends.machine.map(gpa, Arc::clone(&area.mapping)) {
                 Ok(slot) => area.at = Some((gpa, slot)),
                 // A guest that sizes a BAR without turning it off, or puts two in one place: its business.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) if is_no_place(error.kind()) => {}
                 Err(error) => drop(ends.check::<()>("giving its registers to the guest", Err(error))),
             }
         }
     }
+}
+
+/// Whether the machine says that nothing can be mapped there, rather than that it can't map anything.
+fn is_no_place(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::AlreadyExists | ErrorKind::AddrInUse | ErrorKind::InvalidInput)
 }
 
 /// The expansion ROM: a copy of it, as VFIO has no mapping of it. Firmware reads all of it, four bytes at a time: with an exit for each, that takes

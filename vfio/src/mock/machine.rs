@@ -23,6 +23,10 @@ impl Machine for MockMachine {
         if state.slots.values().any(overlaps) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        // The addresses that a CPU has.
+        if gpa >> 46 != 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let slot = state.next;
         state.next += 1;
         state.slots.insert(slot, Mapped { gpa, length, bar, start });

@@ -86,6 +86,12 @@ fn sizing_without_turning_off_gives_the_registers_back() {
     guest.write32(BAR0, 0xffff_ffff);
     guest.write32(BAR0, 0xfe00_0000);
     assert_eq!(guest.bench.mapped(), before);
+    // Half of a 64-bit BAR: where no memory can be.
+    guest.write32(BAR0 + 20, 0xffff_ffff);
+    assert!(guest.bench.mapped().iter().all(|mapped| mapped.bar == 0));
+    guest.write32(BAR0 + 20, 8);
+    assert_eq!(guest.bench.mapped(), before);
+    let _ = guest.lines();
     let bar0 = |start: u64, length| Mapped { gpa: 0xfe00_0000 + start, length, bar: 0, start };
     assert_eq!(before[..2], [bar0(AREA[0], AREA[1]), bar0(AREA[2], 0xc000)]);
 }
