@@ -47,6 +47,7 @@ fn take(device: impl Hardware + 'static) -> Result<(), Box<dyn Error>> {
     let kinds = [Interrupt::Intx, Interrupt::Msi, Interrupt::MsiX, Interrupt::Error, Interrupt::Request];
     println!("  vectors {:?}, grows {}", kinds.map(|kind| (kind, device.vectors(kind))), device.grows());
     println!("  ROM {:#x}, configuration {:#x}", device.size(Region::Rom), device.size(Region::Config));
+    println!("  reset of the whole bus: {:?}", device.reset_bus());
     let bench = Bench::new();
     let mut function = Function::new(Box::new(device), bench.machine(), true, false)?;
     for bar in 0..6 {
@@ -61,6 +62,7 @@ fn take(device: impl Hardware + 'static) -> Result<(), Box<dyn Error>> {
             function.write_config(0x10 + 4 * u16::from(bar), &0xc000u32.to_le_bytes());
         }
     }
+    function.write_config(0x30, &0xef00_0001u32.to_le_bytes());
     function.write_config(4, &[7, 0]);
     for decode in function.decodes() {
         let mut first = [0; 4];

@@ -18,10 +18,12 @@ pub struct Route(pub u32);
 
 /// The guest's machine. With KVM: memory slots, interrupt routes, and events that KVM itself waits for.
 pub trait Machine: Send + Sync {
-    /// The guest finds this memory at `gpa` from now on, without an exit. The machine keeps it until it is unmapped.
+    /// The guest finds this memory at `gpa` from now on, without an exit; but writes to it are exits when it is
+    /// [read-only](Mapping::is_read_only). The machine keeps it until it is unmapped.
     ///
     /// # Errors
-    /// When something is mapped there, or the machine has no more slots.
+    /// `AlreadyExists`, `AddrInUse` or `InvalidInput` when it can't be there: something else is, or there are no such addresses. Guests do this in
+    /// passing, and nobody is told. Others when the machine has no more slots.
     fn map(&self, gpa: u64, memory: Arc<Mapping>) -> io::Result<Slot>;
 
     /// The guest finds nothing there any more.

@@ -2,17 +2,20 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::ptr::{NonNull, null_mut};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A part of a BAR, mapped. Nothing in this process looks at it: it is for the guest.
+/// A part of a BAR, or a copy of an expansion ROM, mapped. Nothing in this process looks at it: it is for the guest.
 #[derive(Debug)]
 pub struct Mapping {
     address: NonNull<c_void>,
     length: usize,
+    read_only: bool,
 }
 
 // SAFETY: the mapping belongs to this value, stays where it is until it is dropped, and is never accessed by this process itself.
@@ -31,7 +34,23 @@ impl Mapping {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
         let address = unsafe { mmap(null_mut(), length, access, MapFlags::SHARED, file, offset) }?;
         let address = NonNull::new(address).ok_or_else(|| io::Error::other("mapped at zero"))?;
-        Ok(Mapping { address, length })
+        Ok(Mapping { address, length, read_only: false })
+    }
+
+    /// New memory with these bytes, which the guest should only read.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn copy(bytes: &[u8]) -> io::Result<Self> {
+        let mut file = File::from(memfd_create("kagero-rom", MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        Ok(Mapping { read_only: true, ..Mapping::new(&file, 0, bytes.len() as u64)? })
+    }
+
+    /// Whether writes of the guest should come to [`Function::write`](crate::Function::write), as nothing is there that they could change.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Where it is, for KVM.

@@ -1,17 +1,19 @@
 //! The parts of BARs that the guest reaches without an exit.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
 
-use kagero_devices::pci::Filter;
+use kagero_devices::pci::{Filter, ROM};
 use rustix::param::page_size;
 
 use super::ends::Ends;
 use super::place::{pending_bytes, range_of, table_bytes};
-use crate::{Mapping, Slot};
+use crate::{Mapping, Region, Slot};
 
 /// A part of a BAR that can be mapped.
 struct Area {
+    /// 0 to 5, or [`ROM`].
     bar: u8,
     /// Bytes from the BAR's start.
     start: u64,
@@ -27,6 +29,8 @@ struct Area {
 /// cleared, and whoever reaches for them then gets a fault.
 pub(super) struct Bars {
     areas: Vec<Area>,
+    /// Whether the guest has ever looked at the ROM.
+    rom_seen: bool,
 }
 
 impl Bars {
@@ -47,7 +51,7 @@ impl Bars {
                 }
             }
         }
-        Bars { areas }
+        Bars { areas, rom_seen: false }
     }
 
     /// Takes away from the guest what it should find elsewhere, or not at all.
@@ -63,23 +67,40 @@ impl Bars {
 
     /// Gives the guest what it should find and doesn't. What is in the way of something else stays with exits.
     pub(super) fn extend(&mut self, filter: &Filter, ends: &mut Ends) {
+        if !self.rom_seen && filter.rom_decoded().is_some() {
+            self.rom_seen = true;
+            self.areas.extend(rom(ends));
+        }
         for area in self.areas.iter_mut().filter(|area| area.at.is_none()) {
             let Some(gpa) = wanted(filter, area.bar, area.start) else { continue };
             match ends.machine.map(gpa, Arc::clone(&area.mapping)) {
                 Ok(slot) => area.at = Some((gpa, slot)),
                 // A guest that sizes a BAR without turning it off, or puts two in one place: its business.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) if is_no_place(error.kind()) => {}
                 Err(error) => drop(ends.check::<()>("giving its registers to the guest", Err(error))),
             }
         }
     }
+}
 
-    /// Takes all away.
-    pub(super) fn clear(&mut self, ends: &mut Ends) {
-        for (_, slot) in self.areas.iter_mut().filter_map(|area| area.at.take()) {
-            ends.machine.unmap(slot);
-        }
+/// Whether the machine says that nothing can be mapped there, rather than that it can't map anything.
+fn is_no_place(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::AlreadyExists | ErrorKind::AddrInUse | ErrorKind::InvalidInput)
+}
+
+/// The expansion ROM: a copy of it, as VFIO has no mapping of it. Firmware reads all of it, four bytes at a time: with an exit for each, that takes
+/// seconds. It is read when the guest first turns it on, since most never do.
+fn rom(ends: &mut Ends) -> Option<Area> {
+    // Larger ones are none (PCI Local Bus 3.0, 6.2.5.2: at most 16 MiB).
+    let size = ends.hardware.size(Region::Rom).min(16 << 20) as usize;
+    if size == 0 || !size.is_multiple_of(page_size()) {
+        return None;
     }
+    let mut bytes = vec![0xff; size];
+    let read = ends.hardware.read(Region::Rom, 0, &mut bytes);
+    ends.check("reading its ROM", read)?;
+    let mapping = ends.check("keeping its ROM", Mapping::copy(&bytes))?;
+    Some(Area { bar: ROM, start: 0, mapping: Arc::new(mapping), at: None })
 }
 
 /// Where the guest should find what is `start` bytes into a BAR.

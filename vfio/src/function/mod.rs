@@ -1,6 +1,7 @@
 //! One passed-through PCI function, as the guest's board sees it.
 
 mod bars;
+mod decode;
 mod ends;
 mod interrupts;
 mod line;
@@ -16,35 +17,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use kagero_devices::pci::filter::Outcome;
-use kagero_devices::pci::{Bar, Filter, Found, MsiXTable, ROM, register};
+use kagero_devices::pci::{Bar, Filter, Found, MsiXTable, register};
 
 use crate::{Error, Hardware, Interrupt, Machine, Region};
 use bars::Bars;
+pub use decode::{Decode, Space};
 use ends::Ends;
 use interrupts::Interrupts;
 use place::Place;
-
-/// The two address spaces that BARs decode in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Space {
-    /// I/O ports.
-    Io,
-    /// Guest physical memory.
-    Memory,
-}
-
-/// A range of addresses that a function answers at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Decode {
-    /// Ports or memory.
-    pub space: Space,
-    /// The first port or guest physical address.
-    pub first: u64,
-    /// Ports or bytes.
-    pub length: u64,
-    /// What answers there: a BAR or the ROM.
-    pub region: Region,
-}
 
 /// A passed-through function.
 ///
@@ -153,22 +133,6 @@ impl Function {
         moved
     }
 
-    /// All ranges that the function answers at now, those that the guest reaches without an exit included.
-    #[must_use]
-    pub fn decodes(&self) -> Vec<Decode> {
-        let decode = |index| {
-            let first = self.filter.decoded(index)?;
-            let (space, length) = match self.filter.bar(index)? {
-                Bar::Io { size } => (Space::Io, size.into()),
-                Bar::Memory32 { size, .. } => (Space::Memory, size.into()),
-                Bar::Memory64 { size, .. } => (Space::Memory, size),
-            };
-            let region = if index == ROM { Region::Rom } else { Region::Bar(index) };
-            Some(Decode { space, first, length, region })
-        };
-        (0..=ROM).filter_map(decode).collect()
-    }
-
     /// What BAR `index` asks for, if there is one; for who gives it an address.
     #[must_use]
     pub fn bar(&self, index: u8) -> Option<Bar> {
@@ -194,6 +158,8 @@ impl Function {
     /// A guest's write there.
     pub fn write(&mut self, region: Region, offset: u64, data: &[u8]) {
         match self.place(region, offset, data.len()) {
+            // A ROM takes no writes, and the kernel none for it.
+            Place::Hardware if region == Region::Rom => {}
             Place::Hardware => {
                 let written = self.ends.hardware.write(region, offset, data);
                 self.ends.check("writing its registers", written);
@@ -309,9 +275,9 @@ impl Function {
 }
 
 impl Drop for Function {
+    /// DMA ends here, while guest memory is still mapped: KVM may keep the kernel's device open for longer.
     fn drop(&mut self) {
-        self.interrupts.off(&mut self.ends);
-        self.bars.clear(&mut self.ends);
+        self.quiesce();
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod device;
 mod group;
+mod ioctl;
 mod iommu;
 mod memory;
 mod region;

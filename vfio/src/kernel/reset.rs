@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use rustix::io::Errno;
 use vfio_bindings::bindings::vfio;
 
 use super::KernelDevice;
@@ -11,8 +12,7 @@ use super::uapi;
 
 /// Resets the bus of a function when all functions there are ours. The kernel checks the same once more.
 pub(super) fn bus(device: &KernelDevice) -> io::Result<()> {
-    let unsupported = |_| io::Error::from(io::ErrorKind::Unsupported);
-    let affected = Affected::parse(&uapi::hot_reset_info(&device.file).map_err(unsupported)?);
+    let affected = Affected::parse(&uapi::hot_reset_info(&device.file).map_err(refused)?);
     let groups = device.iommu.state().groups.clone();
     let fds = match device.iommu.space {
         Space::Iommufd { .. } if affected.owned => Vec::new(),
@@ -24,7 +24,16 @@ pub(super) fn bus(device: &KernelDevice) -> io::Result<()> {
         }
         _ => return Err(io::ErrorKind::Unsupported.into()),
     };
-    uapi::hot_reset(&device.file, &fds)
+    uapi::hot_reset(&device.file, &fds).map_err(refused)
+}
+
+/// The kernel refuses when functions there belong to others or to no driver (`EINVAL`, `EPERM`), and when the bus has no reset (`ENODEV`).
+/// `ENOTTY` is another matter: the function did not come back in time.
+fn refused(error: io::Error) -> io::Error {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::INVAL | Errno::PERM | Errno::NODEV) => io::ErrorKind::Unsupported.into(),
+        _ => error,
+    }
 }
 
 /// Whom a reset of the bus affects.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use kagero_devices::pci::Message;
+use kagero_devices::pci::{Message, ROM};
 
 use super::{Bench, Event, Mapped};
 use crate::{Interrupt, Machine, Mapping, Route, Slot};
@@ -16,11 +16,16 @@ impl Machine for MockMachine {
         let mut state = self.0.state();
         state.call()?;
         // Of other hardware's memory it is not known.
-        let (bar, start) = state.areas.get(&memory.address()).copied().unwrap_or_default();
+        let known = state.areas.get(&memory.address()).copied().unwrap_or_default();
+        let (bar, start) = if memory.is_read_only() { (ROM, 0) } else { known };
         let length = memory.length();
         let overlaps = |other: &Mapped| gpa < other.gpa + other.length && other.gpa < gpa + length;
         if state.slots.values().any(overlaps) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        // The addresses that a CPU has.
+        if gpa >> 46 != 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         let slot = state.next;
         state.next += 1;

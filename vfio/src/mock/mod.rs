@@ -47,7 +47,7 @@ pub struct Mapped {
     pub gpa: u64,
     /// Bytes.
     pub length: u64,
-    /// What: a BAR,
+    /// What: a BAR, or the ROM as BAR 6,
     pub bar: u8,
     /// and how far into it.
     pub start: u64,

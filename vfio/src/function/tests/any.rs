@@ -3,6 +3,7 @@
 use super::*;
 use crate::mock::Mapped;
 use crate::{Interrupt, Region};
+use kagero_devices::pci::ROM;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -93,7 +94,8 @@ impl Guest {
     fn is_consistent(&self) {
         let bars = self.function.decodes();
         for Mapped { gpa, length, bar, start } in self.bench.mapped() {
-            let found = bars.iter().find(|decode| decode.region == Region::Bar(bar));
+            let region = if bar == ROM { Region::Rom } else { Region::Bar(bar) };
+            let found = bars.iter().find(|decode| decode.region == region);
             let decode = found.expect("a stale mapping");
             assert!(gpa == decode.first + start && start + length <= decode.length, "a stale mapping");
         }

@@ -53,6 +53,19 @@ fn decodes_tells_all_ranges_and_where_they_lead() {
 }
 
 #[test]
+fn the_rom_is_read_once_when_it_is_first_turned_on() {
+    let mut guest = Guest::configured();
+    guest.write32(0x30, 0xfd80_0000);
+    assert_eq!(guest.lines(), [""; 0]);
+    guest.write32(0x30, 0xfd80_0001);
+    assert_eq!(guest.lines(), ["read Rom 0x0", "map BAR 6 + 0x0 at 0xfd800000"]);
+    guest.function.write(Region::Rom, 0, &[0; 4]);
+    guest.write32(0x30, 0);
+    guest.write32(0x30, 0xfd90_0001);
+    assert_eq!(guest.lines(), ["unmap 0xfd800000", "map BAR 6 + 0x0 at 0xfd900000"]);
+}
+
+#[test]
 fn nothing_is_mapped_while_the_function_sleeps() {
     let mut guest = Guest::configured();
     assert!(guest.write16(Spec::POWER + 4, 3));
@@ -73,6 +86,12 @@ fn sizing_without_turning_off_gives_the_registers_back() {
     guest.write32(BAR0, 0xffff_ffff);
     guest.write32(BAR0, 0xfe00_0000);
     assert_eq!(guest.bench.mapped(), before);
+    // Half of a 64-bit BAR: where no memory can be.
+    guest.write32(BAR0 + 20, 0xffff_ffff);
+    assert!(guest.bench.mapped().iter().all(|mapped| mapped.bar == 0));
+    guest.write32(BAR0 + 20, 8);
+    assert_eq!(guest.bench.mapped(), before);
+    let _ = guest.lines();
     let bar0 = |start: u64, length| Mapped { gpa: 0xfe00_0000 + start, length, bar: 0, start };
     assert_eq!(before[..2], [bar0(AREA[0], AREA[1]), bar0(AREA[2], 0xc000)]);
 }

@@ -66,6 +66,8 @@ fn nothing_is_left_when_it_is_dropped() {
     let Guest { bench, function } = guest;
     assert!(!bench.mapped().is_empty() && !bench.connected().is_empty());
     drop(function);
+    // No more DMA either.
+    assert_eq!(bench.take_journal().last().unwrap(), "write Config 0x4 [00, 00]");
     assert!(bench.mapped().is_empty() && bench.connected().is_empty());
     assert_eq!(bench.mistakes(), [""; 0]);
 }
