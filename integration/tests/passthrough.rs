@@ -122,9 +122,8 @@ fn drivers_reload_and_bars_move_with_kagero() {
 }
 
 fn drivers_reload_and_bars_move(vmm: Vmm) {
-    const SECOND: &[Check] = &[Check::Network, Check::Nvme, Check::Usb, Check::Cd, Check::Sound];
-    const STAGES: [&[Check]; 4] =
-        [&[Check::Reload], SECOND, &[Check::Config], &[Check::Network, Check::Nvme]];
+    const SECOND: &[Check] = &[Check::Link, Check::Nvme, Check::Usb, Check::Cd, Check::Sound];
+    const STAGES: [&[Check]; 4] = [&[Check::Reload], SECOND, &[Check::Config], &[Check::Link, Check::Nvme]];
     let (devices, l1) = lab(&[vmm]);
     with_checks(&l1, &devices, &STAGES).unwrap();
     let addresses = devices.addresses(&l1, &Device::ALL).unwrap();
@@ -192,6 +191,48 @@ fn the_iommu_stops_a_device(vmm: Vmm) {
     let faults: Vec<&str> = said.stdout.lines().filter(|line| line.contains("DMA Write")).collect();
     assert!(faults.iter().any(|line| line.contains(bus_address) && line.contains(fault)), "{said:?}");
     assert!(faults.iter().all(|line| line.contains(fault)), "what it copied inside is no fault: {said:?}");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_device_that_vanishes_leaves_qemus_guest() {
+    let (devices, l1) = lab(&[Vmm::Qemu]);
+    with_script(
+        &l1,
+        "modprobe nvme; wait_for /dev/nvme0n1; echo there; while [ -e /dev/nvme0n1 ]; do usleep 50000; done; echo gone",
+    )
+    .unwrap();
+    let addresses = devices.addresses(&l1, &[Device::Nvme]).unwrap();
+    Vmm::Qemu.prepare(&l1, &addresses).unwrap();
+    let (mut guest, _) = start(&l1, Vmm::Qemu, "", &addresses);
+    guest.expect("there", BOOT).unwrap();
+    devices.unplug(Device::Nvme).unwrap();
+    guest.expect("gone", BOOT).unwrap();
+    let end = guest.wait(BOOT).unwrap();
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    let gone = format!("while [ -e /sys/bus/pci/devices/{} ]; do usleep 50000; done", addresses[0]);
+    l1.run(&gone, SOON).unwrap().expect_success().unwrap();
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_device_that_vanishes_is_named() {
+    let (devices, l1) = lab(&[Vmm::Kagero]);
+    with_script(&l1, "modprobe -a nvme e1000e; wait_for /dev/nvme0n1; echo there; sleep 1000").unwrap();
+    let addresses = devices.addresses(&l1, &[Device::Nvme, Device::Network]).unwrap();
+    Vmm::Kagero.prepare(&l1, &addresses).unwrap();
+    let before = drivers(&l1, &addresses[1..]);
+    let (mut guest, _) = start(&l1, Vmm::Kagero, "", &addresses);
+    guest.expect("there", BOOT).unwrap();
+    devices.unplug(Device::Nvme).unwrap();
+    guest.stderr().expect(&addresses[0], SOON, || true).unwrap();
+    let gone = format!("while [ -e /sys/bus/pci/devices/{} ]; do usleep 50000; done", addresses[0]);
+    l1.run(&gone, SOON).unwrap().expect_success().unwrap();
+    if guest.exit_code().is_none() {
+        guest.signal("TERM").unwrap();
+    }
+    println!("{}", guest.wait(SOON).unwrap().stderr);
+    assert_eq!(drivers(&l1, &addresses[1..]), before, "the other device is back with its driver");
 }
 
 #[test]

@@ -6,12 +6,15 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Those that are left out, because what they show can't be done yet. `cargo test` runs them by name all the same.
-const LEFT_OUT: [&str; 9] = [
+/// Those that are left out: what Kagero can't do yet, and what takes long and shows the peer only. `cargo test` runs them by
+/// name all the same.
+const LEFT_OUT: [&str; 11] = [
     "all_devices_work_with_messages",
     "all_devices_work_with_pins",
     "drivers_reload_and_bars_move_with_kagero",
     "ten_reboots_with_kagero",
+    "ten_reboots_under_qemu",
+    "a_device_that_vanishes_is_named",
     "the_iommu_stops_a_device_that_writes_outside_the_guest",
     "half_a_group_is_refused_with_the_name_of_the_other_half",
     "a_start_takes_at_most_half_as_long_as_qemus",
@@ -75,6 +78,14 @@ fn names(list: &str) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_there_is_left_out() {
+        let tests = include_str!("../../integration/tests/passthrough.rs");
+        for name in LEFT_OUT {
+            assert!(tests.contains(&format!("fn {name}()")), "{name} is no scenario any more");
+        }
+    }
 
     #[test]
     fn cargo_and_libtest_are_understood() {

@@ -6,6 +6,7 @@ use crate::l1::{Builder, L1};
 use crate::network::Namespace;
 use anyhow::{Context, Result, ensure};
 use kagero_images::command::{command, run, text};
+use serde_json::json;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -153,6 +154,14 @@ impl Devices {
     /// L1 doesn't run.
     pub fn qmp(&self) -> Result<Qmp> {
         Qmp::connect(&self.path("qmp"))
+    }
+
+    /// Pulls a device out of L1, as hot-plug does: L1 is asked, and gives it up when whoever has it lets go.
+    ///
+    /// # Errors
+    /// L1 doesn't run.
+    pub fn unplug(&self, device: Device) -> Result<()> {
+        self.qmp()?.execute("device_del", &json!({ "id": device.name() })).map(drop)
     }
 
     /// The network in which L1's taps are.

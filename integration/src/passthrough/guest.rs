@@ -35,6 +35,8 @@ pub enum Check {
     Display,
     /// Has a link, and 10,000 pings to L0 answered.
     Network,
+    /// The same with 1,000.
+    Link,
     /// Writes to the NVMe disk and verifies.
     Nvme,
     /// The same with the USB stick.
@@ -64,6 +66,7 @@ impl Check {
         match self {
             Check::Display => "display",
             Check::Network => "network",
+            Check::Link => "link",
             Check::Nvme => "nvme",
             Check::Usb => "usb",
             Check::Cd => "cd",
@@ -77,7 +80,8 @@ impl Check {
     fn script(self) -> &'static str {
         match self {
             Check::Display => include_str!("checks/display.sh"),
-            Check::Network => include_str!("checks/network.sh"),
+            Check::Network => concat!("pings=10000\n", include_str!("checks/network.sh")),
+            Check::Link => concat!("pings=1000\n", include_str!("checks/network.sh")),
             Check::Nvme => include_str!("checks/nvme.sh"),
             Check::Usb => include_str!("checks/usb.sh"),
             Check::Cd => include_str!("checks/cd.sh"),
@@ -113,7 +117,7 @@ impl Interrupts {
             (_, Check::Display | Check::Reload | Check::Config | Check::Dma) => "",
             (Interrupts::Pins, _) => "intx ",
             (Interrupts::Messages, Check::Cd | Check::Sound) => "msi ",
-            (Interrupts::Messages, Check::Network | Check::Nvme | Check::Usb) => "msix ",
+            (Interrupts::Messages, Check::Network | Check::Link | Check::Nvme | Check::Usb) => "msix ",
         }
     }
 }

@@ -45,7 +45,10 @@ impl Vmm {
     pub fn prepare(self, l1: &L1, addresses: &[String]) -> Result<()> {
         match self {
             Vmm::Qemu => bind(l1, addresses),
-            Vmm::Kagero => l1.run("modprobe -a vfio_pci vfio_iommu_type1", Duration::from_secs(30))?.expect_success().map(drop),
+            Vmm::Kagero => l1
+                .run("modprobe -a vfio_pci vfio_iommu_type1", Duration::from_secs(30))?
+                .expect_success()
+                .map(drop),
         }
     }
 
