@@ -4,18 +4,16 @@ mod backplane;
 mod numbers;
 mod routes;
 mod slots;
-mod vfio;
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES,
     KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config,
 };
-use kvm_ioctls::{Cap, DeviceFd, IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::GuestMemoryMmap;
 
 pub use self::backplane::Backplane;
@@ -91,8 +89,6 @@ pub struct Vm {
     cpuid: CpuId,
     slots: Arc<Slots>,
     routes: Arc<Routes>,
-    /// KVM's VFIO device, as long as there are functions.
-    vfio: OnceLock<DeviceFd>,
 }
 
 impl Vm {
@@ -114,7 +110,7 @@ impl Vm {
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(|e| Error::Call("read CPUID", e))?;
         let slots = Slots::new(Arc::clone(&fd));
         slots.add_ram(ram).map_err(|e| Error::Io("map memory", e))?;
-        Ok(Vm { fd, cpuid, slots: Arc::new(slots), routes: Arc::new(routes), vfio: OnceLock::new() })
+        Ok(Vm { fd, cpuid, slots: Arc::new(slots), routes: Arc::new(routes) })
     }
 
     /// Maps `rom`'s regions read-only at their addresses.
@@ -138,18 +134,6 @@ impl Vm {
             self.fd.get_irqchip(&mut chip).map_err(|e| Error::Call("read an interrupt controller", e))?;
             chip.chip.pic.elcr = elcr;
             self.fd.set_irqchip(&chip).map_err(|e| Error::Call("set an interrupt controller", e))?;
-        }
-        Ok(())
-    }
-
-    /// Tells KVM of functions that are passed through, by VFIO's files. Once.
-    ///
-    /// # Errors
-    /// When KVM refuses.
-    pub fn know_of(&self, files: &[OwnedFd]) -> Result<(), Error> {
-        if !files.is_empty() {
-            let device = vfio::add(&self.fd, files).map_err(|e| Error::Call("tell it of passed-through functions", e))?;
-            let _ = self.vfio.set(device);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -60,8 +60,6 @@ pub(crate) struct Plan {
     pub(crate) functions: Arc<Functions>,
     /// What the functions have of the machine.
     pub(crate) backplane: Arc<Backplane>,
-    /// Those of VFIO that KVM is to know.
-    pub(crate) vfio: Vec<OwnedFd>,
     pub(crate) console: Console,
     pub(crate) trace: Trace,
     pub(crate) recorder: Recorder,
@@ -94,7 +92,6 @@ impl Machine {
         let log =
             plan.firmware_log.as_ref().map(File::try_clone).transpose().context("the firmware's log")?;
         plan.backplane.plug(&vm);
-        vm.know_of(&plan.vfio).map_err(refused)?;
         let cpus = plan.facts.cpus;
         let facts = Facts { cpus, fw_cfg: fw_cfg(plan), log, rtc };
         let chipset = Chipset::new(facts, &plan.ram, &lines, &plan.console, clock::now());

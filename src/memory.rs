@@ -1,10 +1,17 @@
 //! Guest memory: what is RAM in the guest's physical address space, and how devices reach it.
 
+mod stretch;
+
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use kagero_devices::memory::{DmaFault, DmaMemory};
-use vm_memory::mmap::FromRangesError;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+};
+
+use self::stretch::Stretch;
 
 /// The VGA window: not RAM, although RAM lies on both sides.
 pub const VGA_HOLE: Range<u64> = 0xa_0000..0xc_0000;
@@ -26,19 +33,32 @@ pub const MINIMUM: u64 = 32 << 20;
 pub struct GuestRam {
     ram: GuestMemoryMmap,
     size: u64,
+    // What `ram` lies in.
+    _stretches: Arc<[Stretch]>,
 }
 
 impl GuestRam {
-    /// Maps `size` bytes of anonymous memory, zeroed. The part of `size` that does not fit below the PCI hole goes above 4 GiB.
+    /// Maps `size` bytes of anonymous memory, zeroed. The part of `size` that does not fit below the PCI hole goes above 4 GiB. Guest addresses and
+    /// those in this process agree in where huge pages begin.
     ///
     /// # Errors
     /// When the host doesn't have that much address space or memory to promise.
-    pub fn new(size: u64) -> Result<Self, FromRangesError> {
-        let ranges: Vec<_> = ranges(size)
-            .into_iter()
-            .map(|range| (GuestAddress(range.start), (range.end - range.start) as usize))
-            .collect();
-        Ok(GuestRam { ram: GuestMemoryMmap::from_ranges(&ranges)?, size })
+    pub fn new(size: u64) -> io::Result<Self> {
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut regions = Vec::new();
+        // The first two are on both sides of the VGA window, in one stretch.
+        for (range, within) in ranges(size).into_iter().zip([0, 0, PCI_HOLE.end]) {
+            if range.start == within {
+                let end = if within == 0 { size.min(PCI_HOLE.start) } else { range.end };
+                stretches.push(Stretch::new(end - within)?);
+            }
+            let Some(stretch) = stretches.last() else { continue };
+            let region = stretch.region(range.start - within, range.end - range.start)?;
+            let region = GuestRegionMmap::new(region, GuestAddress(range.start));
+            regions.push(region.ok_or_else(|| io::Error::other("guest memory ends past all addresses"))?);
+        }
+        let ram = GuestMemoryMmap::from_regions(regions).map_err(io::Error::other)?;
+        Ok(GuestRam { ram, size, _stretches: stretches.into() })
     }
 
     /// Bytes of RAM that the guest was given; the VGA window's 128 KiB of it are not usable, as on a real machine.
@@ -103,6 +123,16 @@ mod tests {
     fn ram_goes_around_the_holes() {
         assert_eq!(ranges(1 << 30), [0..0xa_0000, 0xc_0000..1 << 30]);
         assert_eq!(ranges(4 << 30), [0..0xa_0000, 0xc_0000..0xc000_0000, 1 << 32..0x1_4000_0000]);
+    }
+
+    #[test]
+    fn huge_pages_begin_where_the_guests_do() {
+        let ram = GuestRam::new(4 << 30).unwrap();
+        let slots: Vec<_> = ram.slots().collect();
+        assert_eq!(slots.len(), 3);
+        for (gpa, host, _) in slots {
+            assert_eq!(gpa % (2 << 20), host % (2 << 20));
+        }
     }
 
     #[test]

@@ -16,8 +16,7 @@ use crate::boot::kernel::Kernel;
 use crate::config::{Boot, RunConfig};
 use crate::control::Ending;
 use crate::error::{Error, UserError};
-use crate::functions::Functions;
-use crate::kvm::{self, Backplane};
+use crate::kvm;
 use crate::machine::{self, Machine, Plan};
 use crate::memory::GuestRam;
 use crate::passthrough::{self, Passed};
@@ -58,9 +57,7 @@ pub fn run(config: &RunConfig) -> Result<Exit, Error> {
 struct Ready {
     ram: GuestRam,
     facts: boot::Machine,
-    passed: Option<Passed>,
-    functions: Functions,
-    backplane: Arc<Backplane>,
+    passed: Passed,
     boot: machine::Boot,
     attached: Attached,
 }
@@ -79,18 +76,17 @@ impl Ready {
                 "give less",
             )
         })?;
-        let backplane = Arc::new(Backplane::new());
-        let mut passed = passthrough::take(config, &ram, &backplane)?;
-        let functions = passed.as_mut().map_or_else(|| Ok(Functions::none()), Passed::functions)?;
-        let facts = machine::facts(config.cpus, &ram, address_bits, functions.addresses().next().is_some());
+        let passed = passthrough::take(config, &ram)?;
+        let facts =
+            machine::facts(config.cpus, &ram, address_bits, passed.functions.addresses().next().is_some());
         boot.check(&facts, &ram)?;
         let attached = opened.attach(config, &ram, stop)?;
-        Ok(attached.map(|attached| Ready { ram, facts, passed, functions, backplane, boot, attached }))
+        Ok(attached.map(|attached| Ready { ram, facts, passed, boot, attached }))
     }
 
     fn run(self, config: &RunConfig, session: &Session) -> Result<Exit, Error> {
-        // What was passed through goes back after all else is gone.
-        let Ready { passed, ram, facts, functions, backplane, boot, attached } = self;
+        let Ready { ram, facts, passed, boot, attached } = self;
+        let Passed { functions, backplane, iommu, bound } = passed;
         let Attached { disks, links, target } = attached;
         let storage = Arc::new(Storage::new(disks, links, ram.clone()).context("the storage path")?);
         let plan = Plan {
@@ -100,7 +96,6 @@ impl Ready {
             storage: Arc::clone(&storage),
             functions: Arc::new(functions),
             backplane,
-            vfio: passed.as_ref().map(Passed::files).transpose().context("VFIO's files for KVM")?.unwrap_or_default(),
             console: session.console.clone(),
             trace: session.trace.clone(),
             recorder: session.recorder.clone(),
@@ -126,8 +121,9 @@ impl Ready {
         storage.with_disks(|disks| session.recorder.with(|report| report.disks = reports(disks)));
         // Everything the guest wrote has been answered by now; the target lets its images go.
         drop(target);
-        // The host gets its devices back: the machine is gone.
-        drop(passed);
+        // The machine is gone, and with it all that has the functions: the host gets them back.
+        drop((plan, iommu));
+        drop(bound);
         outcome(&session.stop)
     }
 }

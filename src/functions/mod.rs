@@ -177,7 +177,11 @@ impl Functions {
         };
         let named = |function: &dyn Slotted| {
             let name = function.name();
-            function.signs().into_iter().map(move |(sign, event)| (sign, name.clone(), event)).collect::<Vec<_>>()
+            function
+                .signs()
+                .into_iter()
+                .map(move |(sign, event)| (sign, name.clone(), event))
+                .collect::<Vec<_>>()
         };
         let signs = functions.iter().flat_map(|(_, function)| named(&**function)).collect();
         let seats: Vec<Seat> = functions.into_iter().map(seat).collect();
@@ -279,12 +283,16 @@ impl Functions {
 
     /// One of the [signs](Self::signs) has rung.
     pub(crate) fn heed(&self, event: RawFd) {
-        let Some((sign, name, event)) = self.signs.iter().find(|(_, _, own)| own.as_raw_fd() == event) else { return };
+        let Some((sign, name, event)) = self.signs.iter().find(|(_, _, own)| own.as_raw_fd() == event) else {
+            return;
+        };
         // It rings no more until the next time.
         let _ = rustix::io::read(event, &mut [0; 8]);
         let line = match sign {
             Sign::Failed => Error::Failed { device: name.clone() }.to_string(),
-            Sign::Wanted => format!("{name}: the host wants it back; the guest can't be without it, and ends"),
+            Sign::Wanted => {
+                format!("{name}: the host wants it back; the guest can't be without it, and ends")
+            }
         };
         let _ = self.lost.set(line);
     }

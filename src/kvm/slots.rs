@@ -83,11 +83,12 @@ impl Slots {
         if gpa < CHIPSET.end && end > CHIPSET.start {
             return Err(io::ErrorKind::AddrInUse.into());
         }
+        let flags = if registers.is_read_only() { KVM_MEM_READONLY } else { 0 };
         let owner: Arc<dyn Any + Send + Sync> = registers;
         // SAFETY: `owner` is the mapping, whose address and length these are.
         #[allow(unsafe_code)]
         unsafe {
-            self.add(gpa, host, size, 0, &owner)
+            self.add(gpa, host, size, flags, &owner)
         }
     }
 

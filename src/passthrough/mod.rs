@@ -21,8 +21,6 @@ mod users;
 #[cfg(test)]
 mod tests;
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
@@ -34,7 +32,7 @@ pub use class::Class;
 pub use function::Function;
 pub use host::Host;
 pub use list::{Device, Listing};
-use open::{Opened, open};
+use open::{Memory, open};
 pub use plan::{Plan, Planned};
 pub use reason::Reason;
 pub use restore::Restored;
@@ -47,23 +45,25 @@ use crate::memory::GuestRam;
 use host::{Kernel, Sysfs};
 
 /// What the guest gets of this host. The fields are dropped in this order: VFIO lets go before the drivers change.
-pub struct Passed {
-    opened: Opened,
+pub(crate) struct Passed {
+    /// What the machine is to have on its bus.
+    pub(crate) functions: Functions,
+    /// Where they meet the machine.
+    pub(crate) backplane: Arc<Backplane>,
+    /// Which memory they reach, while they live.
+    pub(crate) iommu: Option<Memory>,
     /// Undoes what was done to the host.
-    _bound: Option<Bound>,
+    pub(crate) bound: Option<Bound>,
 }
 
-/// Takes what a run is to pass through, and says what stays. `None` when it asks for nothing.
+/// Takes what a run is to pass through, and says what stays.
 ///
 /// # Errors
 /// When something can't go; then the host is as it was.
-pub(crate) fn take(
-    config: &RunConfig,
-    ram: &GuestRam,
-    machine: &Arc<Backplane>,
-) -> Result<Option<Passed>, Error> {
+pub(crate) fn take(config: &RunConfig, ram: &GuestRam) -> Result<Passed, Error> {
     if config.passthrough.is_empty() {
-        return Ok(None);
+        let (functions, backplane) = (Functions::none(), Arc::new(Backplane::new()));
+        return Ok(Passed { functions, backplane, iommu: None, bound: None });
     }
     let host = Host::here();
     let mut plan = prepare(&host, config, lockable())?;
@@ -75,25 +75,7 @@ pub(crate) fn take(
     }
     let bound = if config.bind { bind_all(&host, Arc::new(Sysfs), &plan)? } else { None };
     plan.find_devices(&host);
-    Ok(Some(Passed { opened: open(&plan, ram, machine)?, _bound: bound }))
-}
-
-impl Passed {
-    /// The functions for the machine's bus; once.
-    ///
-    /// # Errors
-    /// When they don't fit.
-    pub(crate) fn functions(&mut self) -> Result<Functions, Error> {
-        self.opened.functions()
-    }
-
-    /// Files for KVM's VFIO device.
-    ///
-    /// # Errors
-    /// When this process has too many files open.
-    pub(crate) fn files(&self) -> io::Result<Vec<OwnedFd>> {
-        self.opened.files()
-    }
+    open(&plan, ram, bound)
 }
 
 /// Makes the plan, and checks that the host is up to it. Changes nothing.

@@ -121,6 +121,10 @@ fn without_firmware_bars_get_addresses_and_pins_their_interrupts() {
 struct Wire(Arc<Mutex<Vec<Option<u8>>>>);
 
 impl Slotted for Wire {
+    fn name(&self) -> String {
+        "wire".into()
+    }
+
     fn read_config(&mut self, _: u16, _: &mut [u8]) {}
     fn write_config(&mut self, _: u16, _: &[u8]) -> bool {
         false
