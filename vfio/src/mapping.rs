@@ -2,13 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::ptr::{NonNull, null_mut};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A part of a BAR, or a copy of an expansion ROM, mapped. Nothing in this process looks at it: it is for the guest.
 #[derive(Debug)]
@@ -42,9 +40,13 @@ impl Mapping {
     /// # Errors
     /// When there is no memory.
     pub fn copy(bytes: &[u8]) -> io::Result<Self> {
-        let mut file = File::from(memfd_create("kagero-rom", MemfdFlags::CLOEXEC)?);
-        file.write_all(bytes)?;
-        Ok(Mapping { read_only: true, ..Mapping::new(&file, 0, bytes.len() as u64)? })
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
+        let address = unsafe { mmap_anonymous(null_mut(), bytes.len(), access, MapFlags::PRIVATE) }?;
+        let address = NonNull::new(address).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        // SAFETY: the mapping has this many bytes, can be written, and nobody else knows it.
+        unsafe { address.cast::<u8>().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        Ok(Mapping { address, length: bytes.len(), read_only: true })
     }
 
     /// Whether writes of the guest should come to [`Function::write`](crate::Function::write), as nothing is there that they could change.

@@ -61,11 +61,20 @@ impl Iommu {
     /// # Errors
     /// When the kernel has no VFIO, or this process may not use it.
     pub fn new(choice: Choice) -> Result<Iommu, Error> {
-        let iommufd = match choice {
-            Choice::Best => Path::new(IOMMUFD).exists() && Path::new(DEVICES).is_dir(),
-            Choice::Iommufd => true,
-            Choice::Container => false,
-        };
+        match choice {
+            Choice::Iommufd => Self::of(true),
+            // Who was given the nodes of groups only, as was usual before iommufd, goes on with those.
+            Choice::Best if Path::new(IOMMUFD).exists() && Path::new(DEVICES).is_dir() => {
+                match Self::of(true) {
+                    Err(Error::Denied { .. }) => Self::of(false),
+                    outcome => outcome,
+                }
+            }
+            Choice::Best | Choice::Container => Self::of(false),
+        }
+    }
+
+    fn of(iommufd: bool) -> Result<Iommu, Error> {
         let path = if iommufd { IOMMUFD } else { CONTAINER };
         let file = open_node("passthrough", path)?;
         let kernel = |doing| move |source| Error::Kernel { device: path.to_owned(), doing, source };

@@ -186,7 +186,7 @@ impl Hardware for MockHardware {
             // As the kernel says it.
             return Err(Errno::BUSY.into());
         }
-        let resamples = state.lines.values().any(|&(_, resample)| resample == event.as_raw_fd());
+        let resamples = state.lines.values().any(|(_, resample)| resample.fd == event.as_raw_fd());
         state.unmasked_by = Some(Event::new(event)?);
         if resamples { Ok(()) } else { Err(state.mistake("an event that no line resamples")) }
     }

@@ -88,7 +88,7 @@ impl Machine for MockMachine {
         if state.mode == Some(Interrupt::Intx) && !state.line_masked {
             drop(state.mistake("connected a line that was not masked"));
         }
-        let events = (trigger.as_raw_fd(), resample.as_raw_fd());
+        let events = (Event::new(trigger)?, Event::new(resample)?);
         if state.lines.insert(irq, events).is_some() {
             return Err(state.mistake("connected a line twice"));
         }
@@ -98,7 +98,7 @@ impl Machine for MockMachine {
     fn disconnect_line(&self, irq: u8, trigger: BorrowedFd<'_>) {
         let mut state = self.0.state();
         match state.lines.remove(&irq) {
-            Some((was, _)) if was == trigger.as_raw_fd() => state.note(format!("disconnect line {irq}")),
+            Some((was, _)) if was.fd == trigger.as_raw_fd() => state.note(format!("disconnect line {irq}")),
             _ => drop(state.mistake("disconnected a line that is not connected")),
         }
     }

@@ -69,7 +69,8 @@ struct State {
     // The machine's.
     slots: BTreeMap<u32, Mapped>,
     routes: BTreeMap<u32, (Event, Message)>,
-    lines: BTreeMap<u8, (RawFd, RawFd)>,
+    /// What rings it, and what it rings when the guest has served it.
+    lines: BTreeMap<u8, (Event, Event)>,
     next: u32,
     received: Vec<Message>,
 }
@@ -189,7 +190,20 @@ impl Bench {
     /// The messages that the guest got since the last time.
     #[must_use]
     pub fn take_received(&self) -> Vec<Message> {
-        std::mem::take(&mut self.state().received)
+        let mut state = self.state();
+        // Other hardware than the mock rings its events without a word to us.
+        let rung: Vec<_> =
+            state.routes.values().filter(|(event, _)| event.take()).map(|route| route.1).collect();
+        state.received.extend(rung);
+        std::mem::take(&mut state.received)
+    }
+
+    /// Whether the pin has rung since the last time. The guest serves it then, so that it may ring again.
+    #[must_use]
+    pub fn serve_line(&self) -> bool {
+        let state = self.state();
+        let mut rung = state.lines.values().filter(|(trigger, _)| trigger.take());
+        rung.next().inspect(|(_, resample)| resample.ring()).is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -12,6 +12,8 @@ fn the_pin_is_connected_in_an_order_that_loses_nothing() {
     assert_eq!(guest.lines(), order);
     guest.function.route_line(Some(11));
     assert_eq!(guest.lines(), [""; 0]);
+    assert!(!guest.bench.serve_line());
+    assert!(guest.bench.raise(Interrupt::Intx, 0) && guest.bench.serve_line());
 }
 
 #[test]
