@@ -13,8 +13,6 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// L1's own network card, which stays in L1.
-const OWN_TAP: &str = "tap0";
 /// Where the card that passes through ends.
 const TAP: &str = "tap1";
 /// L0's address at that end, which the guest pings.
@@ -79,13 +77,16 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// The tap of L1's own network card `eth0`, which stays in L1: what carries a disk.
+    pub const OWN_TAP: &str = "tap0";
+
     /// Makes the images and the network.
     ///
     /// # Errors
     /// Not root, the disk is full, or genisoimage is not installed.
     pub fn new() -> Result<Devices> {
         let this = Devices { folder: Folder::new("devices")?, network: Namespace::new()? };
-        this.network.add_tap(OWN_TAP, 1500)?;
+        this.network.add_tap(Self::OWN_TAP, 1500)?;
         this.network.add_tap(TAP, 1500)?;
         this.network.ip(&format!("addr add {ADDRESS} dev {TAP}"))?;
         for disk in ["nvme", "usb"] {
@@ -116,7 +117,7 @@ impl Devices {
             let half = format!("virtio-rng-pci,addr={PAIR_SLOT:#x}.{function},multifunction=on");
             words.extend(["-device".into(), half]);
         }
-        Ok(l1.network(&self.network, OWN_TAP, 1500).qemu(words))
+        Ok(l1.network(&self.network, Self::OWN_TAP, 1500).qemu(words))
     }
 
     /// The addresses in L1 of some of the devices, such as `0000:01:00.0`.

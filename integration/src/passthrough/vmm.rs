@@ -1,11 +1,12 @@
 //! The two VMMs that take turns in L1.
 
-use crate::l1::{Builder, L1};
+use crate::l1::{Builder, Job, L1};
 use crate::machines;
 use anyhow::Result;
+use kagero_images::tiny;
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who runs the guest in L1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,7 @@ impl Vmm {
     /// # Errors
     /// Kagero is not built.
     pub fn add_to(self, l1: Builder) -> Result<Builder> {
+        let l1 = l1.file(machines::FIRMWARE, machines::FIRMWARE);
         Ok(match self {
             Vmm::Qemu => QEMU_ROMS
                 .iter()
@@ -52,6 +54,19 @@ impl Vmm {
         }
     }
 
+    /// Starts the guest with these devices, and waits until its first process runs. Says how long that took, and returns it.
+    ///
+    /// # Errors
+    /// L1 died, or the guest does not come up in two minutes.
+    pub fn start<'a>(self, l1: &'a L1, append: &str, addresses: &[String]) -> Result<(Job<'a>, Duration)> {
+        let begin = Instant::now();
+        let mut guest = l1.spawn(&self.command(append, addresses))?;
+        guest.expect(tiny::STARTED, Duration::from_secs(120))?;
+        let took = begin.elapsed();
+        println!("{self:?}, {} devices: {:.1} s to the guest's init", addresses.len(), took.as_secs_f64());
+        Ok((guest, took))
+    }
+
     /// The shell command that runs the guest of `/tmp/vmlinux` and `/tmp/tiny.cpio` with these devices; its serial console is
     /// standard output.
     pub fn command(self, append: &str, addresses: &[String]) -> String {
@@ -74,6 +89,19 @@ impl Vmm {
         // Both have the word, spelled in their own ways.
         if self == Vmm::Kagero { line.replace(" -append ", " --append ") } else { line }
     }
+}
+
+/// The drivers of the devices at these addresses in L1; a dash where there is none.
+///
+/// # Errors
+/// L1 died.
+pub fn drivers(l1: &L1, addresses: &[String]) -> Result<Vec<String>> {
+    let script = format!(
+        "for a in {}; do d=/sys/bus/pci/devices/$a/driver; if [ -e $d ]; then basename $(readlink $d); else echo -; fi; done",
+        addresses.join(" ")
+    );
+    let said = l1.run(&script, Duration::from_secs(30))?.expect_success()?;
+    Ok(said.lines().map(str::to_owned).collect())
 }
 
 /// Gives devices to vfio-pci, and nothing else.
