@@ -4,7 +4,7 @@ mod stretch;
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kagero_devices::memory::{DmaFault, DmaMemory};
 use vm_memory::{
@@ -34,7 +34,7 @@ pub struct GuestRam {
     ram: GuestMemoryMmap,
     size: u64,
     // What `ram` lies in.
-    _stretches: Arc<[Stretch]>,
+    stretches: Arc<[Stretch]>,
 }
 
 impl GuestRam {
@@ -58,7 +58,28 @@ impl GuestRam {
             regions.push(region.ok_or_else(|| io::Error::other("guest memory ends past all addresses"))?);
         }
         let ram = GuestMemoryMmap::from_regions(regions).map_err(io::Error::other)?;
-        Ok(GuestRam { ram, size, _stretches: stretches.into() })
+        Ok(GuestRam { ram, size, stretches: stretches.into() })
+    }
+
+    /// Has the host find and clear all of this memory now, on all processors: for who needs all of it at once anyway.
+    pub fn populate(&self) {
+        const PART: usize = 32 << 20;
+        let parts = self.stretches.iter().flat_map(|stretch| {
+            (0..stretch.length()).step_by(PART).map(move |offset| (stretch, offset))
+        });
+        let parts = Mutex::new(parts);
+        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some((stretch, offset)) = next() {
+                stretch.populate(offset, PART);
+            }
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|threads| {
+            // This thread is one of them.
+            (1..processors.min(8)).for_each(|_| drop(threads.spawn(work)));
+            work();
+        });
     }
 
     /// Bytes of RAM that the guest was given; the VGA window's 128 KiB of it are not usable, as on a real machine.

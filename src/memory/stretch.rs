@@ -48,6 +48,19 @@ impl Stretch {
         Ok(Stretch { mapping, mapped, start, length })
     }
 
+    /// Has the host find and clear the memory of a part now. What fails is done when the memory is used.
+    pub(super) fn populate(&self, offset: usize, length: usize) {
+        let Some(length) = self.length.checked_sub(offset).map(|rest| rest.min(length)) else { return };
+        // SAFETY: these bytes lie in the mapping, and keep what is in them (MADV_POPULATE_WRITE, Linux 5.14).
+        let _ = unsafe {
+            madvise(self.start.add(offset).as_ptr().cast(), length, Advice::LinuxPopulateWrite)
+        };
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
     /// A part of it as rust-vmm knows memory. It must not be used any more when this is gone.
     ///
     /// # Errors

@@ -25,11 +25,17 @@ pub(crate) struct Memory {
 pub(super) fn open(plan: &Plan, ram: &GuestRam, bound: Option<Bound>) -> Result<Passed, Error> {
     let iommu = Arc::new(Iommu::new(Choice::Best)?);
     let hardware = plan.functions.iter().map(|planned| iommu.open(&planned.host.to_string()));
-    let hardware: Vec<_> = hardware.collect::<Result<_, _>>()?;
+    let hardware: Vec<_> = std::thread::scope(|threads| {
+        // All of it is about to be pinned. Finding and clearing it takes longer than all else here.
+        threads.spawn(|| ram.populate());
+        hardware.collect::<Result<_, _>>()
+    })?;
+    tracing::debug!("VFIO has opened all functions");
     let memory: Vec<_> = ram.slots().map(|(gpa, host, length)| Ram { gpa, host, length }).collect();
     // SAFETY: guest memory, which the guest changes at any time. It stays mapped: `Memory` drops the IOMMU first, and functions, which also hold
     // that, are dropped before it.
     unsafe { iommu.map(&memory) }?;
+    tracing::debug!("the functions reach guest memory");
     let backplane = Arc::new(Backplane::with_files(iommu.files().context("VFIO's files for KVM")?));
     let functions = plan.functions.iter().zip(hardware).map(|(planned, hardware)| {
         let address = Address { slot: planned.slot, function: planned.function };

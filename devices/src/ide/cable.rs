@@ -11,8 +11,9 @@ use crate::ata::{Action, Drive, Opcode, Register};
 use crate::memory::DmaMemory;
 use crate::storage::{Disk, Request};
 
-/// What an empty cable reads as: pulled up, but for DD7, which is pulled down so that nothing seems busy (ATA8-APT, 5.2).
-const FLOATING: u8 = 0x7f;
+/// What a channel without devices reads as. An empty cable's lines are pulled up, but for DD7, so that nothing seems busy (ATA8-APT, 5.2): 7Fh. With
+/// that, Linux asks a thousand times for DRQ to go away after a reset, an exit each. As if SATA ports were behind it, all is quiet at once.
+const FLOATING: u8 = 0;
 
 /// One channel, with the bus master that serves it. The way of a command's data is in `transfer`.
 #[derive(Clone, Debug)]
