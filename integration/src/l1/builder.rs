@@ -177,7 +177,7 @@ impl Builder {
             namespace.enter(&mut qemu);
         }
         // A modern AMD processor in software. intel-iommu, since amd-iommu's interrupt remapping panics or goes silent.
-        qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,svm=on"]);
+        qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,svm=on,erms=off,fsrm=off"]);
         qemu.args(["-device", "intel-iommu,intremap=on", "-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.args(["-smp", &self.cpus.to_string(), "-m", &self.memory_mib.to_string()]);
         qemu.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(dir.join("l1.cpio"));
