@@ -64,9 +64,10 @@ impl GuestRam {
     /// Has the host find and clear all of this memory now, on all processors: for who needs all of it at once anyway.
     pub fn populate(&self) {
         const PART: usize = 32 << 20;
-        let parts = self.stretches.iter().flat_map(|stretch| {
-            (0..stretch.length()).step_by(PART).map(move |offset| (stretch, offset))
-        });
+        let parts = self
+            .stretches
+            .iter()
+            .flat_map(|stretch| (0..stretch.length()).step_by(PART).map(move |offset| (stretch, offset)));
         let parts = Mutex::new(parts);
         let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {

@@ -52,9 +52,8 @@ impl Stretch {
     pub(super) fn populate(&self, offset: usize, length: usize) {
         let Some(length) = self.length.checked_sub(offset).map(|rest| rest.min(length)) else { return };
         // SAFETY: these bytes lie in the mapping, and keep what is in them (MADV_POPULATE_WRITE, Linux 5.14).
-        let _ = unsafe {
-            madvise(self.start.add(offset).as_ptr().cast(), length, Advice::LinuxPopulateWrite)
-        };
+        let _ =
+            unsafe { madvise(self.start.add(offset).as_ptr().cast(), length, Advice::LinuxPopulateWrite) };
     }
 
     pub(super) fn length(&self) -> usize {

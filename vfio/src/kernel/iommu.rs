@@ -210,7 +210,7 @@ mod tests {
         assert!(line("iommufd", Errno::PERM).contains("iommufd.allow_unsafe_interrupts=1"));
         assert!(line("vfio", Errno::PERM).contains("no permission"));
         assert!(line("vfio", Errno::BUSY).contains("another process uses it"));
-        assert!(line("vfio", Errno::NOENT).contains("modprobe vfio-pci"));
+        assert!(line("vfio", Errno::NOENT).contains("modprobe -a vfio-pci"));
         let other = line("vfio_iommu_type1", Errno::NOMEM);
         assert_eq!(other, "0000:03:00.0: setting its IOMMU up: Cannot allocate memory (os error 12)");
     }
@@ -222,7 +222,7 @@ mod tests {
                 let line = Iommu::new(choice).unwrap_err().to_string();
                 assert_eq!(
                     line,
-                    format!("{path}: the kernel's VFIO is not there; load it with modprobe vfio-pci")
+                    format!("{path}: the kernel's VFIO is not there; load it with modprobe -a vfio-pci vfio_iommu_type1")
                 );
             }
         }
