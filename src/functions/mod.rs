@@ -88,25 +88,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// Places for functions of the host, each given by its slot there and its number in that: those of one slot stay together and keep their
-/// numbers, but where there is no 0 the lowest becomes it. `None` when there are more of the host's slots than of [`SLOTS`].
-#[must_use]
-pub fn places<S: PartialEq>(host: &[(S, u8)]) -> Option<Vec<Address>> {
-    let mut slots: Vec<&S> = Vec::new();
-    for (slot, _) in host {
-        if !slots.contains(&slot) {
-            slots.push(slot);
-        }
-    }
-    let place = |(slot, function): &(S, u8)| {
-        let index = slots.iter().position(|known| *known == slot)?;
-        let lowest = host.iter().filter(|(other, _)| other == slot).map(|(_, function)| *function).min();
-        let function = if Some(*function) == lowest { 0 } else { *function };
-        Some(Address { slot: SLOTS.clone().nth(index)?, function })
-    };
-    host.iter().map(place).collect()
-}
-
 /// Why functions can't be where they were put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misplaced {

@@ -66,7 +66,7 @@ pub(crate) fn take(config: &RunConfig, ram: &GuestRam) -> Result<Passed, Error> 
         return Ok(Passed { functions, backplane, iommu: None, bound: None });
     }
     let host = Host::here();
-    let mut plan = prepare(&host, config, lockable())?;
+    let plan = prepare(&host, config, lockable())?;
     for (address, reason) in &plan.stay {
         tracing::info!("{address} stays: {reason}");
     }
@@ -74,7 +74,6 @@ pub(crate) fn take(config: &RunConfig, ram: &GuestRam) -> Result<Passed, Error> 
         tracing::info!("{address} is taken along, unseen by the guest: it shares IOMMU group {group}");
     }
     let bound = if config.bind { bind_all(&host, Arc::new(Sysfs), &plan)? } else { None };
-    plan.find_devices(&host);
     open(&plan, ram, bound)
 }
 

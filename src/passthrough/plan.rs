@@ -1,15 +1,11 @@
 //! Which functions go, and where the guest finds them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use super::host::Host;
 use super::reason::Reason;
 use super::{Address, Choice, Function};
 use crate::error::UserError;
-
-/// The guest's slots that are free: the board has the host bridge in slot 0 and its chipset in 1 and 2.
-const SLOTS: std::ops::RangeInclusive<u8> = 3..=31;
+use crate::functions::SLOTS;
 
 /// A function that goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +20,6 @@ pub struct Planned {
     pub function: u8,
     /// Whether its slot has others too.
     pub multifunction: bool,
-    /// Its VFIO character device, where the kernel has such; known once vfio-pci has the function.
-    pub device: Option<PathBuf>,
 }
 
 /// What goes, what stays, and what has to be done for it.
@@ -76,13 +70,6 @@ impl Plan {
         let along = along.filter_map(|one| Some((one.address, one.group?))).collect();
         let bind = changed.iter().map(|one| one.address).collect();
         Ok(Plan { functions, bind, along, stay })
-    }
-
-    /// Notes the character devices, which are there once VFIO has the functions.
-    pub(super) fn find_devices(&mut self, host: &Host) {
-        for planned in &mut self.functions {
-            planned.device = host.character_device(planned.host);
-        }
     }
 }
 
@@ -183,7 +170,6 @@ fn places(going: &[&Function]) -> Result<Vec<Planned>, Vec<Address>> {
                 slot,
                 function: if at == 0 { 0 } else { one.address.function },
                 multifunction: together.len() > 1,
-                device: None,
             })
         })
     });

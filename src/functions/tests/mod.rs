@@ -42,16 +42,6 @@ fn functions_have_places_of_their_own_where_guests_look() {
 }
 
 #[test]
-fn functions_of_one_slot_of_the_host_stay_together() {
-    let host = [("03:00", 0), ("00:14", 2), ("03:00", 1), ("00:1f", 6), ("00:1f", 3)];
-    assert_eq!(places(&host), Some(vec![at(3, 0), at(4, 0), at(3, 1), at(5, 6), at(5, 0)]));
-    assert!(toys(&places(&host).unwrap()).is_ok());
-    let many: Vec<(u8, u8)> = (0..30).map(|slot| (slot, 0)).collect();
-    assert_eq!(places(&many[..29]).unwrap().last(), Some(&at(31, 0)));
-    assert_eq!(places(&many), None);
-}
-
-#[test]
 fn addresses_follow_the_bars_and_a_reset_takes_them_back() {
     let functions = toys(&[at(3, 0), at(4, 0)]).unwrap();
     let toy = at(4, 0);

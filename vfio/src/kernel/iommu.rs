@@ -222,7 +222,9 @@ mod tests {
                 let line = Iommu::new(choice).unwrap_err().to_string();
                 assert_eq!(
                     line,
-                    format!("{path}: the kernel's VFIO is not there; load it with modprobe -a vfio-pci vfio_iommu_type1")
+                    format!(
+                        "{path}: the kernel's VFIO is not there; load it with modprobe -a vfio-pci vfio_iommu_type1"
+                    )
                 );
             }
         }
