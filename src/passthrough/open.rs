@@ -40,7 +40,9 @@ pub(super) fn open(plan: &Plan, ram: &GuestRam, bound: Option<Bound>) -> Result<
     let functions = plan.functions.iter().zip(hardware).map(|(planned, hardware)| {
         let address = Address { slot: planned.slot, function: planned.function };
         let machine = Arc::clone(&backplane) as Arc<_>;
-        let function = Function::new(Box::new(hardware), machine, true, planned.multifunction)?;
+        let mut function = Function::new(Box::new(hardware), machine, true, planned.multifunction)?;
+        // Whoever had it before may have left it with work to do, which it would resume.
+        function.reset();
         Ok((address, Box::new(function) as Box<dyn Slotted>))
     });
     let functions = functions.collect::<Result<_, kagero_vfio::Error>>()?;

@@ -188,19 +188,19 @@ impl Function {
 
     /// The machine is reset. True when [`decodes`](Self::decodes) says something else now.
     ///
-    /// A function without a reset of its own is reset with its bus, when all functions there are ours. One that has neither goes on as it is,
-    /// decoding nothing and without access to memory.
+    /// A function level reset is best. Without one, its bus is reset, when all functions there are ours: what else the kernel knows, D3hot and back,
+    /// leaves some hardware as it was, and that goes on writing to memory as soon as the next guest lets it. One that has none of these goes on as it
+    /// is, decoding nothing and without access to memory.
     pub fn reset(&mut self) -> bool {
         let moved = self.quiesce();
         let hardware = &self.ends.hardware;
-        let unsupported = |error: &io::Error| error.kind() == io::ErrorKind::Unsupported;
-        let reset = match hardware.reset() {
-            Err(error) if unsupported(&error) => match hardware.reset_bus() {
-                Err(error) if unsupported(&error) => Ok(()),
-                outcome => outcome,
-            },
+        let or = |outcome: io::Result<()>, other: &dyn Fn() -> io::Result<()>| match outcome {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => other(),
             outcome => outcome,
         };
+        let (alone, bus) = (|| hardware.reset(), || hardware.reset_bus());
+        let reset = if self.filter.has_function_reset() { or(alone(), &bus) } else { or(bus(), &alone) };
+        let reset = or(reset, &|| Ok(()));
         self.ends.check("resetting it", reset);
         self.follow();
         moved

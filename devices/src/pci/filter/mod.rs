@@ -98,6 +98,12 @@ impl Filter {
         outcome
     }
 
+    /// Whether the function has a reset that is its alone and a whole one: a function level reset.
+    #[must_use]
+    pub fn has_function_reset(&self) -> bool {
+        self.resets.iter().any(Option::is_some)
+    }
+
     /// Back to the state after a reset: in D0, nothing decodes, no interrupts. What goes on to the hardware should do so before it is reset, and
     /// is for functions that can't be.
     pub fn reset(&mut self) -> Outcome {

@@ -39,6 +39,23 @@ fn the_bus_is_reset_where_the_function_has_no_reset() {
     assert_eq!(guest.effects(), [""; 0]);
 }
 
+/// What is left then is the way over D3hot, which doesn't stop all hardware.
+#[test]
+fn the_bus_is_reset_rather_than_a_function_without_function_level_reset() {
+    let mut spec = Spec { bus_reset: true, ..Spec::full() };
+    let mut guest = Guest::of(spec.clone());
+    guest.function.reset();
+    assert_eq!(guest.effects(), ["reset"], "it has one");
+    // Device Capabilities without the bit.
+    spec.config[usize::from(Spec::EXPRESS) + 7] &= !(1 << 4);
+    let mut guest = Guest::of(spec.clone());
+    guest.function.reset();
+    assert_eq!(guest.effects(), ["reset bus"]);
+    let mut guest = Guest::of(Spec { bus_reset: false, ..spec });
+    guest.function.reset();
+    assert_eq!(guest.effects(), ["reset"], "better than none");
+}
+
 #[test]
 fn the_guests_own_reset_is_carried_out_with_all_that_belongs_to_it() {
     let mut guest = Guest::configured();
