@@ -40,9 +40,9 @@ pub(super) fn open(plan: &Plan, ram: &GuestRam, bound: Option<Bound>) -> Result<
     let functions = plan.functions.iter().zip(hardware).map(|(planned, hardware)| {
         let address = Address { slot: planned.slot, function: planned.function };
         let machine = Arc::clone(&backplane) as Arc<_>;
-        let mut function = Function::new(Box::new(hardware), machine, true, planned.multifunction)?;
-        // Whoever had it before may have left it with work to do, which it would resume.
-        function.reset();
+        // Drivers leave their functions quiet, and VFIO resets what a run that was killed has left (vfio_pci_core_disable): another reset of
+        // each bus would cost a third of a second.
+        let function = Function::new(Box::new(hardware), machine, true, planned.multifunction)?;
         Ok((address, Box::new(function) as Box<dyn Slotted>))
     });
     let functions = functions.collect::<Result<_, kagero_vfio::Error>>()?;
