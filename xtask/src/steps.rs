@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How much of a failed step's output is shown.
-const LINES_OF_FAILURE: usize = 60;
+/// How much of a failed step's output is shown at most.
+const LINES_OF_FAILURE: usize = 120;
+/// How much of its end, if no test's own words can be told from the rest.
+const LINES_OF_END: usize = 60;
 
 /// The steps so far.
 #[derive(Debug, Default)]
@@ -44,7 +46,7 @@ impl Steps {
     }
 
     /// Runs a command as a step; it is killed after `patience`. Its output goes to a file below `target/lab/steps`; of a failure,
-    /// the end is shown too. Lines of cargo's test runner and of the lab's retries are counted.
+    /// what failed tests said is shown too, or the end. Lines of cargo's test runner and of the lab's retries are counted.
     pub(crate) fn run(&mut self, name: &str, command: Command, patience: Duration) {
         let started = begin(name);
         let (counts, why) = attempt(name, command, patience);
@@ -122,13 +124,31 @@ fn attempt(name: &str, command: Command, patience: Duration) -> (Counts, Option<
     };
     if why.is_some() {
         counts.failed = counts.failed.max(1);
-        let lines: Vec<&str> = said.lines().collect();
-        println!("{}", lines[lines.len().saturating_sub(LINES_OF_FAILURE)..].join("\n"));
+        println!("{}", failure(&said).join("\n"));
     } else {
         counts.passed += u64::from(counts.passed == 0 && !said.contains("test result: "));
         notes(&log).iter().for_each(|note| println!("   {note}"));
     }
     (counts, why)
+}
+
+/// What a failed step's output is shown of: what each test program says of its failed tests, which may be far from the end.
+fn failure(said: &str) -> Vec<&str> {
+    let mut told = Vec::new();
+    let mut within = false;
+    for line in said.lines() {
+        within |= line == "failures:";
+        if within {
+            told.push(line);
+        }
+        within &= !line.starts_with("test result: ");
+    }
+    if told.is_empty() {
+        told = said.lines().collect();
+        told.drain(..told.len().saturating_sub(LINES_OF_END));
+    }
+    told.truncate(LINES_OF_FAILURE);
+    told
 }
 
 /// What a scenario printed, without the test runner's own words.
@@ -175,6 +195,18 @@ mod tests {
                     lab: retry 1 of L1's start: stalled\n\
                     test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out\n";
         assert_eq!(count(said), Counts { passed: 3, failed: 3, retries: 1 });
+    }
+
+    #[test]
+    fn of_a_failure_the_failed_tests_are_shown() {
+        let said = "running 1 test\ntest a ... FAILED\n\nfailures:\n\n---- a stdout ----\nwhy\n\nfailures:\n    a\n\n\
+                    test result: FAILED. 0 passed; 1 failed\n\nrunning 0 tests\ntest result: ok. 0 passed; 0 failed\n";
+        let shown = failure(said);
+        assert_eq!((shown[0], shown[3]), ("failures:", "why"));
+        assert_eq!(shown.last().unwrap(), &"test result: FAILED. 0 passed; 1 failed");
+        assert_eq!(failure("one\ntwo"), ["one", "two"]);
+        let long = "line\n".repeat(1_000);
+        assert_eq!(failure(&long).len(), LINES_OF_END);
     }
 
     #[test]
