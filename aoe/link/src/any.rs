@@ -200,10 +200,7 @@ impl Link for AnyLink {
 
 impl ServerLink for AnyLink {
     fn has_frame(&self) -> bool {
-        match &self.path {
-            Way::Plain(link) => matches!(link.inner(), Carrier::Packet(link) if link.has_frame()),
-            Way::Faulty(_) => false,
-        }
+        matches!(&self.path, Way::Plain(link) if matches!(link.inner(), Carrier::Packet(link) if link.has_frame()))
     }
 
     /// A bare interface does: whoever looks at frames on their way must see all of them.

@@ -23,13 +23,6 @@ impl Tail {
         }
     }
 
-    /// As [`Pages::fetch`]. What a disk has just written is near the processor already.
-    pub(crate) fn fetch(&self) {
-        if let Tail::Pages(pages) = self {
-            pages.fetch();
-        }
-    }
-
     pub(crate) fn pages(&self) -> Option<&Pages> {
         match self {
             Tail::Pages(pages) => Some(pages),

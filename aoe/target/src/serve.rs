@@ -211,9 +211,7 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
             station.gone = true;
         }
     }
-}
 
-impl<L: ServerLink + AsFd> Session<'_, '_, L> {
     /// Finishes a lone request and answers it, and the next one, if that is here by then: a client on this machine may have run meanwhile.
     fn serve_lone(&mut self, place: usize) {
         for _ in 0..BATCH {

@@ -75,8 +75,10 @@ impl Backlog {
         let buffer = &mut self.buffers[slot * self.slot_size..][..self.slot_size];
         let (len, tail) = fill(buffer).filter(|&(len, _)| len <= buffer.len())?;
         self.lens[slot] = if tail.is_some() { len } else { crate::pad(buffer, len) };
-        self.paged += usize::from(tail.as_ref().and_then(Tail::pages).is_some());
-        tail.iter().for_each(Tail::fetch);
+        if let Some(pages) = tail.as_ref().and_then(Tail::pages) {
+            self.paged += 1;
+            pages.fetch();
+        }
         self.tails[slot] = tail;
         self.waiting += 1;
         Some(())

@@ -153,20 +153,6 @@ impl PacketLink {
         }
     }
 
-    fn transmit_some(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
-        if self.backlog.is_full() {
-            self.send();
-            if self.backlog.is_full() {
-                return false;
-            }
-        }
-        let filled = self.backlog.push(fill).is_some();
-        if !self.held {
-            self.send();
-        }
-        filled
-    }
-
     fn send(&mut self) {
         let progress = self.backlog.send(&self.socket);
         self.counters.sent += progress.sent;
@@ -215,7 +201,7 @@ impl Link for PacketLink {
     }
 
     fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        self.transmit_some(|out| Some((fill(out)?, None)))
+        self.transmit_with(|out| Some((fill(out)?, None)))
     }
 
     fn hold(&mut self) {
@@ -247,7 +233,17 @@ impl ServerLink for PacketLink {
     }
 
     fn transmit_with(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
-        self.transmit_some(fill)
+        if self.backlog.is_full() {
+            self.send();
+            if self.backlog.is_full() {
+                return false;
+            }
+        }
+        let filled = self.backlog.push(fill).is_some();
+        if !self.held {
+            self.send();
+        }
+        filled
     }
 }
 
