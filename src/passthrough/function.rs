@@ -42,21 +42,13 @@ impl Function {
     /// Whether VFIO has it, so that it only has to be opened.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.driver.as_deref().is_some_and(is_vfio)
+        self.driver.as_deref().is_some_and(kagero_vfio::is_vfio)
     }
 
-    /// Whether VFIO opens others of its group while this one's driver has it: none does no DMA, and these two leave it to others
-    /// (`driver_managed_dma` in the kernel).
+    /// Whether VFIO opens others of its group while this one's driver has it; none does no DMA.
     pub(super) fn is_harmless(&self) -> bool {
-        self.driver
-            .as_deref()
-            .is_none_or(|driver| is_vfio(driver) || driver == "pci-stub" || driver == "pcieport")
+        self.driver.as_deref().is_none_or(kagero_vfio::is_harmless)
     }
-}
-
-/// `vfio-pci`, or a driver of its kind for one maker's devices: `mlx5_vfio_pci`.
-pub(super) fn is_vfio(driver: &str) -> bool {
-    driver == "vfio-pci" || driver.ends_with("_vfio_pci") || driver.ends_with("-vfio-pci")
 }
 
 /// All functions, by address.

@@ -6,7 +6,7 @@ use std::io;
 use super::bind::lock;
 use super::host::{Host, Kernel};
 use super::journal::{Before, Found, Journal, find};
-use super::{Address, function, users};
+use super::{Address, users};
 use crate::error::UserError;
 
 /// What became of one function.
@@ -95,7 +95,7 @@ fn undo(host: &Host, kernel: &dyn Kernel, before: &Before) -> io::Result<()> {
     if now == *was {
         return Ok(());
     }
-    if now.as_deref().is_some_and(function::is_vfio) {
+    if now.as_deref().is_some_and(kagero_vfio::is_vfio) {
         kernel.write(&folder.join("driver/unbind"), &name)?;
     }
     let Some(was) = was else { return Ok(()) };

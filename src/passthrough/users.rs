@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 
-use super::function::is_vfio;
+use kagero_vfio::is_vfio;
+
 use super::host::{Host, names, text};
 use super::{Address, Function};
 

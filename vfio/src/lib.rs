@@ -15,6 +15,6 @@ pub mod mock;
 pub use error::{Error, Neighbour};
 pub use function::{Decode, Function, Space};
 pub use hardware::{Hardware, Interrupt, Region, Rung};
-pub use kernel::{Choice, Iommu, KernelDevice, Ram};
+pub use kernel::{Choice, Iommu, KernelDevice, Ram, is_harmless, is_vfio};
 pub use machine::{Machine, Route, Slot};
 pub use mapping::Mapping;

@@ -193,14 +193,12 @@ impl Function {
     /// is, decoding nothing and without access to memory.
     pub fn reset(&mut self) -> bool {
         let moved = self.quiesce();
-        let hardware = &self.ends.hardware;
-        let or = |outcome: io::Result<()>, other: &dyn Fn() -> io::Result<()>| match outcome {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => other(),
-            outcome => outcome,
-        };
-        let (alone, bus) = (|| hardware.reset(), || hardware.reset_bus());
-        let reset = if self.filter.has_function_reset() { or(alone(), &bus) } else { or(bus(), &alone) };
-        let reset = or(reset, &|| Ok(()));
+        let mut ways: [fn(&dyn Hardware) -> io::Result<()>; 2] = [|it| it.reset(), |it| it.reset_bus()];
+        if !self.filter.has_function_reset() {
+            ways.reverse();
+        }
+        let is_there = |outcome: &io::Result<()>| !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::Unsupported);
+        let reset = ways.iter().map(|way| way(&*self.ends.hardware)).find(is_there).unwrap_or(Ok(()));
         self.ends.check("resetting it", reset);
         self.follow();
         moved

@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Neighbour};
 
-/// Drivers in a group that do not stand in the way: they leave DMA to others (`driver_managed_dma` in the kernel), or do nothing.
-const HARMLESS: [&str; 2] = ["pcieport", "pci-stub"];
-
 /// A function's folder in sysfs.
 pub(super) struct Sysfs {
     folder: PathBuf,
@@ -60,8 +57,7 @@ impl Sysfs {
             .filter_map(|member| {
                 let name = member.file_name().to_string_lossy().into_owned();
                 let driver = last_part(&member.path().join("driver"))?;
-                let harmless = is_vfio(&driver) || HARMLESS.contains(&driver.as_str());
-                (!harmless).then_some(Neighbour { name, driver })
+                (!is_harmless(&driver)).then_some(Neighbour { name, driver })
             })
             .collect();
         others.sort_by(|a, b| a.name.cmp(&b.name));
@@ -78,9 +74,17 @@ impl Sysfs {
     }
 }
 
-/// `vfio-pci` and the variants of it that some devices have: `mlx5_vfio_pci`.
-fn is_vfio(driver: &str) -> bool {
+/// Whether this driver is `vfio-pci`, or one of its kind for one maker's devices: `mlx5_vfio_pci`.
+#[must_use]
+pub fn is_vfio(driver: &str) -> bool {
     driver == "vfio-pci" || driver.ends_with("_vfio_pci") || driver.ends_with("-vfio-pci")
+}
+
+/// Whether a function with this driver leaves VFIO the others of its group: these two leave DMA to others (`driver_managed_dma` in the
+/// kernel), or do nothing.
+#[must_use]
+pub fn is_harmless(driver: &str) -> bool {
+    is_vfio(driver) || driver == "pcieport" || driver == "pci-stub"
 }
 
 /// What a symbolic link leads to, less its folders.

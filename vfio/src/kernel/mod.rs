@@ -14,5 +14,6 @@ mod reset;
 mod uapi;
 
 pub use device::KernelDevice;
+pub use group::{is_harmless, is_vfio};
 pub use iommu::{Choice, Iommu};
 pub use memory::Ram;
