@@ -1,18 +1,18 @@
 //! What the host needs before any function can go.
 
+use kagero_vfio::is_vfio;
 use rustix::process::{Resource, getrlimit};
 
-use super::function::is_vfio;
 use super::host::{Host, names, text};
 use crate::config::{Size, grouped};
 use crate::error::UserError;
 
-/// How much memory this process may lock; `None` where nothing limits it.
+/// How much memory this process may lock; `None` where nothing limits it. VFIO raises the soft limit to the hard one.
 #[must_use]
 pub fn lockable() -> Option<u64> {
     let unlimited =
         caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_IPC_LOCK).unwrap_or(false);
-    if unlimited { None } else { getrlimit(Resource::Memlock).current }
+    if unlimited { None } else { getrlimit(Resource::Memlock).maximum }
 }
 
 /// What is missing on the host for any passthrough: the first thing, with the mend. With `bind`, the driver itself must be there too.
