@@ -68,7 +68,7 @@ impl Ready {
         config.trace.as_ref().map_or(Ok(()), |trace| check_devices(trace, &board::names()))?;
         let opened = attach::open(config)?;
         let address_bits = kvm::check().map_err(|error| error.to_user_error())?;
-        let boot = start(&config.boot)?;
+        let boot = boot_from(&config.boot)?;
         let ram = GuestRam::new(config.memory.bytes()).map_err(|error| {
             UserError::new(
                 "--memory",
@@ -182,7 +182,7 @@ fn live(plan: &Plan, config: &RunConfig, session: &Session) -> Result<Exit, Erro
     }
 }
 
-fn start(boot: &Boot) -> Result<machine::Boot, UserError> {
+fn boot_from(boot: &Boot) -> Result<machine::Boot, UserError> {
     Ok(match boot {
         Boot::Firmware(path) => machine::Boot::Firmware(
             Firmware::open(path)

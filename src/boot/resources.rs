@@ -3,38 +3,16 @@
 //!
 //! Nothing is enabled: that is for the operating system. Expansion ROMs get addresses from it too, if it wants them.
 
-use kagero_devices::pci::register;
+use kagero_devices::pci::{Bar, register};
 use kagero_devices::platform::pirq_of;
 
 use super::Windows;
 use crate::functions::{Address, Functions};
 
-/// The last BAR's register ends here (type 0 headers).
-const BARS: u8 = 6;
-/// Bits of a BAR that are no address (PCI Local Bus 3.0, 6.2.5.1).
-const IO: u32 = 1 << 0;
-const MEMORY_64: u32 = 1 << 2;
-const PREFETCHABLE: u32 = 1 << 3;
 /// A page of its own for each BAR: only then can it be mapped into the guest.
 const PAGE: u64 = 4096;
 /// A BAR of more than this is no longer for the window below 4 GiB, if it may lie above.
 const LARGE: u64 = 256 << 20;
-
-/// A BAR as it was found.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    address: Address,
-    register: u8,
-    size: u64,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Ports,
-    Memory32,
-    Memory64 { prefetchable: bool },
-}
 
 /// A window, from which addresses are taken upwards.
 struct Space {
@@ -58,9 +36,11 @@ impl Space {
 ///
 /// A BAR that finds no room has none: the operating system may know better.
 pub(crate) fn assign(functions: &Functions, windows: &Windows, pirqs: [u8; 4]) {
-    let mut bars: Vec<Found> = functions.addresses().flat_map(|address| bars(functions, address)).collect();
+    let bars_of =
+        |address| (0..6).filter_map(move |index| Some((address, index, functions.bar(address, index)?)));
+    let mut bars: Vec<(Address, u8, Bar)> = functions.addresses().flat_map(bars_of).collect();
     // The largest first: so no room is lost between them.
-    bars.sort_by_key(|bar| std::cmp::Reverse(bar.size));
+    bars.sort_by_key(|(_, _, bar)| std::cmp::Reverse(bar.size()));
     let mut ports = Space { next: (*windows.ports.start()).into(), last: (*windows.ports.end()).into() };
     let mut low = Space { next: (*windows.memory32.start()).into(), last: (*windows.memory32.end()).into() };
     // Without a window above it is one in which nothing fits.
@@ -68,22 +48,25 @@ pub(crate) fn assign(functions: &Functions, windows: &Windows, pirqs: [u8; 4]) {
         Some(window) => Space { next: *window.start(), last: *window.end() },
         None => Space { next: u64::MAX, last: 0 },
     };
-    for bar in bars {
-        let base = match bar.kind {
-            Kind::Ports => ports.take(bar.size, 1),
-            Kind::Memory32 => low.take(bar.size, PAGE),
-            Kind::Memory64 { prefetchable } if prefetchable || bar.size > LARGE => {
-                high.take(bar.size, PAGE).or_else(|| low.take(bar.size, PAGE))
+    for (address, index, bar) in bars {
+        let size = bar.size();
+        let base = match bar {
+            Bar::Io { .. } => ports.take(size, 1),
+            Bar::Memory32 { .. } => low.take(size, PAGE),
+            Bar::Memory64 { prefetchable, .. } if prefetchable || size > LARGE => {
+                high.take(size, PAGE).or_else(|| low.take(size, PAGE))
             }
-            Kind::Memory64 { .. } => low.take(bar.size, PAGE).or_else(|| high.take(bar.size, PAGE)),
+            Bar::Memory64 { .. } => low.take(size, PAGE).or_else(|| high.take(size, PAGE)),
         };
         let Some(base) = base else {
-            tracing::warn!("no room for {} bytes of function {}", bar.size, bar.address);
+            tracing::warn!("no room for {size} bytes of function {address}");
             continue;
         };
-        write(functions, bar.address, bar.register, base as u32);
-        if let Kind::Memory64 { .. } = bar.kind {
-            write(functions, bar.address, bar.register + 4, (base >> 32) as u32);
+        let register = register::BAR0 + 4 * index;
+        let (low, high) = (base as u32, (base >> 32) as u32);
+        functions.write_config(address, register.into(), &low.to_le_bytes());
+        if let Bar::Memory64 { .. } = bar {
+            functions.write_config(address, (register + 4).into(), &high.to_le_bytes());
         }
     }
     for address in functions.addresses() {
@@ -94,47 +77,4 @@ pub(crate) fn assign(functions: &Functions, windows: &Windows, pirqs: [u8; 4]) {
             functions.write_config(address, register::INTERRUPT_LINE.into(), &[irq]);
         }
     }
-}
-
-/// Asks a function for its BARs: writes ones, and looks what stuck. It decodes nothing as it was just reset; the BARs are zero then.
-fn bars(functions: &Functions, address: Address) -> Vec<Found> {
-    let mut header = [0];
-    functions.read_config(address, register::HEADER_TYPE.into(), &mut header);
-    let mut found = Vec::new();
-    let mut index = 0;
-    // Bridges, header type 1, have other registers there.
-    while header[0] & 0x7f == 0 && index < BARS {
-        let register = register::BAR0 + 4 * index;
-        index += 1;
-        let low = size_mask(functions, address, register);
-        let (mask, kind) = if low & IO != 0 {
-            // A function that decodes 16 bits of ports leaves the upper ones zero.
-            (u64::from(low & !0b11) | 0xffff_ffff_ffff_0000, Kind::Ports)
-        } else if low & MEMORY_64 != 0 && index < BARS {
-            index += 1;
-            let high = size_mask(functions, address, register + 4);
-            let mask = u64::from(high) << 32 | u64::from(low & !0b1111);
-            (mask, Kind::Memory64 { prefetchable: low & PREFETCHABLE != 0 })
-        } else {
-            (u64::from(low & !0b1111) | 0xffff_ffff_0000_0000, Kind::Memory32)
-        };
-        // Where nothing sticks there is no BAR; what is none otherwise has a size that is no power of two.
-        let size = mask.wrapping_neg();
-        if low != 0 && size.is_power_of_two() {
-            found.push(Found { address, register, size, kind });
-        }
-    }
-    found
-}
-
-fn size_mask(functions: &Functions, address: Address, register: u8) -> u32 {
-    write(functions, address, register, u32::MAX);
-    let mut mask = [0; 4];
-    functions.read_config(address, register.into(), &mut mask);
-    write(functions, address, register, 0);
-    u32::from_le_bytes(mask)
-}
-
-fn write(functions: &Functions, address: Address, register: u8, value: u32) {
-    functions.write_config(address, register.into(), &value.to_le_bytes());
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use kagero_devices::pci::Bar;
 use kagero_vfio::{Decode, Error, Function, Region};
 
 use super::{Sign, Slotted};
@@ -13,6 +14,10 @@ impl Slotted for Function {
 
     fn write_config(&mut self, offset: u16, data: &[u8]) -> bool {
         Function::write_config(self, offset, data)
+    }
+
+    fn bar(&self, index: u8) -> Option<Bar> {
+        Function::bar(self, index)
     }
 
     fn decodes(&self) -> Vec<Decode> {

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use kagero_devices::pci::Bar;
 use kagero_devices::platform::pirq_of;
 pub use kagero_vfio::{Decode, Space};
 use kagero_vfio::{Error, Region};
@@ -39,6 +40,9 @@ pub trait Slotted: Send {
 
     /// Writes configuration space. Returns whether [`decodes`](Self::decodes) says something else now.
     fn write_config(&mut self, offset: u16, data: &[u8]) -> bool;
+
+    /// What BAR `index` asks for, if there is one.
+    fn bar(&self, index: u8) -> Option<Bar>;
 
     /// All that it decodes now. What it has mapped into the guest needs no answer from it any more; the rest comes to [`read`](Self::read) and
     /// [`write`](Self::write).
@@ -202,6 +206,11 @@ impl Functions {
             self.place(owner, &seated);
         }
         self.look_for_trouble(&mut seated);
+    }
+
+    /// What BAR `index` of a function asks for, if there is one.
+    pub(crate) fn bar(&self, address: Address, index: u8) -> Option<Bar> {
+        self.seat(address)?.1.lock().function.bar(index)
     }
 
     /// Where an access to `width` bytes leads, if one function answers all of them.

@@ -116,6 +116,10 @@ impl Slotted for Toy {
         changed
     }
 
+    fn bar(&self, index: u8) -> Option<Bar> {
+        self.config.bar(index)
+    }
+
     fn decodes(&self) -> Vec<Decode> {
         let bars = (0..6).filter_map(|bar| Some((bar, self.config.bar(bar)?, self.config.decoded(bar)?)));
         let decode = |(bar, kind, first): (u8, Bar, u64)| {

@@ -119,6 +119,9 @@ impl Slotted for Wire {
     fn write_config(&mut self, _: u16, _: &[u8]) -> bool {
         false
     }
+    fn bar(&self, _: u8) -> Option<Bar> {
+        None
+    }
     fn decodes(&self) -> Vec<Decode> {
         Vec::new()
     }
