@@ -80,6 +80,8 @@ pub(crate) fn run(id: u8, mut cpu: VcpuFd, bus: &Bus, control: &Control, exits: 
             // A triple fault is how some guests reset: the chipset answers with a reset too.
             Ok(VcpuExit::Shutdown) => {
                 count(&exits.other);
+                // Where it was is not to be had: KVM initializes the CPU after this on AMD's processors.
+                tracing::info!(cpu = id, "a triple fault: the machine is reset");
                 control.end(Ending::Reset);
                 Access::Done
             }
