@@ -11,6 +11,9 @@ use kagero_target::{Access, Error, Image, NbdRefusal, NbdUri};
 /// No server takes longer to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Ports that are tried.
+const PORTS: usize = 5;
+
 /// `qemu-nbd` that serves a raw image as the export `disk`. Dropped, it ends.
 pub(crate) struct QemuNbd {
     child: Child,
@@ -25,20 +28,24 @@ impl QemuNbd {
         let socket = image.with_file_name("nbd.sock");
         let uri = format!("nbd+unix:///disk?socket={}", socket.display());
         Self::start(image, vec!["--socket".into(), socket.display().to_string()], &uri)
+            .expect("qemu-nbd has ended")
     }
 
-    /// On a port of this machine that was free a moment ago.
+    /// On a port of this machine that was free a moment ago. If somebody else has taken it since, on another one.
     pub(crate) fn on_port(image: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let place = ["--bind", "127.0.0.1", "--port", &port.to_string()].map(Into::into);
-        Self::start(image, place.into(), &format!("nbd://127.0.0.1:{port}/disk"))
+        let on_some_port = || {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let place = ["--bind", "127.0.0.1", "--port", &port.to_string()].map(Into::into);
+            Self::start(image, place.into(), &format!("nbd://127.0.0.1:{port}/disk"))
+        };
+        std::iter::repeat_with(on_some_port).take(PORTS).flatten().next().expect("qemu-nbd has ended")
     }
 
-    fn start(image: &Path, place: Vec<String>, uri: &str) -> Self {
+    /// None when it has ended.
+    fn start(image: &Path, place: Vec<String>, uri: &str) -> Option<Self> {
         let child = spawn(image, &place);
         let mut server = QemuNbd { child, image: image.into(), place, uri: uri.parse().unwrap() };
-        server.wait();
-        server
+        server.answers().then_some(server)
     }
 
     pub(crate) fn uri(&self) -> &NbdUri {
@@ -60,16 +67,24 @@ impl QemuNbd {
         self.child = spawn(&self.image, &self.place);
     }
 
-    /// Waits until somebody answers.
+    /// Waits until it answers.
     pub(crate) fn wait(&mut self) {
+        assert!(self.answers(), "qemu-nbd has ended");
+    }
+
+    /// Waits until it answers, or has ended.
+    fn answers(&mut self) -> bool {
         let begin = Instant::now();
         while let Err(Error::Nbd { why: NbdRefusal::Unreachable(_), .. }) =
             Image::open_nbd(&self.uri, Access::ReadOnly)
         {
-            assert_eq!(self.child.try_wait().unwrap(), None, "qemu-nbd has ended");
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
             assert!(begin.elapsed() < PATIENCE, "qemu-nbd does not answer");
             std::thread::sleep(Duration::from_millis(5));
         }
+        true
     }
 }
 
