@@ -1,6 +1,7 @@
 //! Passthrough when something is wrong: devices that reach too far, share a group or vanish, and a VMM that is killed.
 //! `cargo xtask test` runs these one after the other, but for those that it leaves out.
 
+use kagero_integration::l1::L1;
 use kagero_integration::passthrough::{Check, Device, Vmm, drivers, lab, verdicts, with_checks, with_script};
 use std::time::Duration;
 
@@ -76,6 +77,32 @@ fn a_device_that_vanishes_is_named() {
     }
     println!("{}", guest.wait(SOON).unwrap().stderr);
     assert_eq!(drivers(&l1, &addresses[1..]).unwrap(), before, "the other device is back with its driver");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_device_that_fails_is_named() {
+    let (devices, l1) = lab(&[Vmm::Kagero]).unwrap();
+    with_script(&l1, "modprobe -a nvme e1000e; wait_for /sys/class/net/eth0; echo there; sleep 1000")
+        .unwrap();
+    let addresses = devices.addresses(&l1, &[Device::Network, Device::Nvme]).unwrap();
+    Vmm::Kagero.prepare(&l1, &addresses).unwrap();
+    let before = drivers(&l1, &addresses).unwrap();
+    let (mut guest, _) = Vmm::Kagero.start(&l1, "", &addresses).unwrap();
+    guest.expect("there", BOOT).unwrap();
+    // As the kernel's root port driver would hear of it (PCI Express 6.2.7): bus, device and function, then Uncorrectable Error Status with
+    // Malformed TLP, which is fatal, and five words that are of no interest.
+    let bus = &addresses[0][5..7];
+    let report = format!(
+        "modprobe aer_inject && wait_for /dev/aer_inject && {{ printf '\\x{bus}\\0\\0\\0\\0\\0\\4\\0'; head -c 20 /dev/zero; }} |
+            dd of=/dev/aer_inject bs=28 iflag=fullblock"
+    );
+    l1.run(&report, SOON).unwrap().expect_success().unwrap();
+    let end = guest.wait(SOON).unwrap();
+    println!("{}", end.stderr);
+    let line = format!("kagero: {}: the hardware reports an error that it can't correct", addresses[0]);
+    assert!(end.code == 1 && end.stderr.contains(&line), "{end:?}");
+    assert_eq!(drivers(&l1, &addresses).unwrap(), before, "both are back with their drivers");
 }
 
 #[test]

@@ -114,7 +114,7 @@ pub enum Error {
     },
     /// It was there, and is not any more.
     #[error(
-        "{device}: it is gone ({doing}: {source}); shut the guest down and look at the host's kernel log"
+        "{device}: it is gone ({doing}: {source}); the host's kernel log says more"
     )]
     Vanished {
         /// Its name.
@@ -126,7 +126,7 @@ pub enum Error {
     },
     /// It says that it has failed.
     #[error(
-        "{device}: the hardware reports an error that it can't correct; shut the guest down and look at the host's kernel log"
+        "{device}: the hardware reports an error that it can't correct; the host's kernel log says more"
     )]
     Failed {
         /// Its name.

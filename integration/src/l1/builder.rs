@@ -32,7 +32,7 @@ const MODULES: [&str; 10] = [
 ];
 
 /// `modprobe` finds these too, for tests that want them.
-const MORE_MODULES: [&str; 5] = ["vfio_pci", "vfio_iommu_type1", "aoe", "veth", "loop"];
+const MORE_MODULES: [&str; 6] = ["vfio_pci", "vfio_iommu_type1", "aer_inject", "aoe", "veth", "loop"];
 
 /// An L1 took 3 to 5 s on an idle machine; one in fifty stalls for ever.
 const START_PATIENCE: Duration = Duration::from_secs(60);
