@@ -17,10 +17,11 @@ use super::task::Work;
 use crate::Place;
 use crate::file::ImageFile;
 
-/// Requests handed to the kernel at once: so few that the disk begins while we look at what else was received.
-const TOGETHER: usize = 8;
+/// Requests handed to the kernel at once: so few that the disk begins while we look at what else was received, and so many that the processor
+/// has time for all else. With 64 direct reads of 4 KiB outstanding, 16 do 1.07 times as many as 8 do; 32 fewer.
+const TOGETHER: usize = 16;
 
-/// Requests that an idle disk gets first, for the same reason.
+/// Requests that an idle disk gets first, so that it begins.
 const FIRST: u32 = 4;
 
 /// How long a request is waited for that is the only one: what others send meanwhile waits as long. Shorter times would have the kernel program
