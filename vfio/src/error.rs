@@ -113,9 +113,7 @@ pub enum Error {
         last: u64,
     },
     /// It was there, and is not any more.
-    #[error(
-        "{device}: it is gone ({doing}: {source}); the host's kernel log says more"
-    )]
+    #[error("{device}: it is gone ({doing}: {source}); the host's kernel log says more")]
     Vanished {
         /// Its name.
         device: String,
@@ -125,9 +123,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It says that it has failed.
-    #[error(
-        "{device}: the hardware reports an error that it can't correct; the host's kernel log says more"
-    )]
+    #[error("{device}: the hardware reports an error that it can't correct; the host's kernel log says more")]
     Failed {
         /// Its name.
         device: String,
