@@ -1,7 +1,6 @@
 //! Passthrough when something is wrong: devices that reach too far, share a group or vanish, and a VMM that is killed.
 //! `cargo xtask test` runs these one after the other, but for those that it leaves out.
 
-use kagero_integration::l1::L1;
 use kagero_integration::passthrough::{Check, Device, Vmm, drivers, lab, verdicts, with_checks, with_script};
 use std::time::Duration;
 
