@@ -3,12 +3,15 @@
 
 use kagero_images::debian;
 use kagero_integration::exits::{Counter, IO, MMIO};
-use kagero_integration::l1::Job;
+use kagero_integration::l1::{Job, L1};
 use kagero_integration::machines;
 use kagero_integration::passthrough::{
     Check, Device, Devices, Interrupts, TONE, Vmm, drivers, has_tone, lab, verdicts, with_checks, with_script,
 };
 use std::time::{Duration, Instant};
+
+/// Debian's package ovmf has it.
+const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 
 const SOON: Duration = Duration::from_secs(30);
 const BOOT: Duration = Duration::from_secs(120);
@@ -220,4 +223,26 @@ fn debian_boots_from_a_target_with_all_devices() {
     assert_eq!(said.matches("Kernel driver in use: bochs-drm").count(), 2, "both displays");
     guest.input(b"systemctl poweroff\n").unwrap();
     assert_eq!(guest.wait(CHECKS).unwrap().code, 0);
+}
+
+/// Its drivers for them are its own, and it gives BARs their addresses itself. What it can't start from, it says where it is.
+#[test]
+#[ignore = "needs the lab"]
+fn ovmf_tries_to_start_from_what_is_passed_through() {
+    const DISKS: [(Device, &str); 3] =
+        [(Device::Nvme, "/NVMe("), (Device::Usb, "/USB("), (Device::Cd, "/Sata(")];
+    let devices = Devices::new().unwrap();
+    let l1 =
+        Vmm::Kagero.add_to(devices.add_to(L1::builder()).unwrap()).unwrap().file(OVMF, OVMF).start().unwrap();
+    let addresses = devices.addresses(&l1, &DISKS.map(|(device, _)| device)).unwrap();
+    Vmm::Kagero.prepare(&l1, &addresses).unwrap();
+    let passed: String = addresses.iter().map(|address| format!(" --passthrough {address}")).collect();
+    let run = format!("exec kagero run --firmware {OVMF} --disk /tmp/disk --memory 512M --bind{passed}");
+    let mut guest = l1.spawn(&format!("truncate -s 16M /tmp/disk; {run}")).unwrap();
+    let said = guest.expect("EFI Internal Shell", BOOT).unwrap();
+    // Without what it says to the terminal.
+    said.lines().filter_map(|line| line.get(line.find("BdsDxe")?..)).for_each(|line| println!("{line}"));
+    for (slot, (device, path)) in (3..).zip(DISKS) {
+        assert!(said.contains(&format!("PciRoot(0x0)/Pci({slot:#x},0x0){path}")), "no {device:?}: {said}");
+    }
 }

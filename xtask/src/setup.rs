@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the images and the lab are made with.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     // Guest images: bootstrap, partition, format, boot loader.
     "mmdebstrap",
     "fdisk",
@@ -36,6 +36,7 @@ const PACKAGES: [&str; 18] = [
     "qemu-system-common",
     QEMU,
     "seabios",
+    "ovmf",
 ];
 
 const QEMU: &str = "qemu-system-x86";
