@@ -75,7 +75,9 @@ impl QemuNbd {
     /// Waits until it answers, or has ended.
     fn answers(&mut self) -> bool {
         let begin = Instant::now();
-        while let Err(Error::Nbd { why: NbdRefusal::Unreachable(_), .. }) =
+        // It breaks off when another test has just forked: the socket that found the port lives on in the child until that executes qemu-nbd,
+        // which takes a while when it has to be read from a disk first.
+        while let Err(Error::Nbd { why: NbdRefusal::Unreachable(_) | NbdRefusal::Broken(_), .. }) =
             Image::open_nbd(&self.uri, Access::ReadOnly)
         {
             if self.child.try_wait().unwrap().is_some() {
