@@ -1,18 +1,17 @@
 //! QEMU's NBD server.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kagero_target::{Access, Error, Image, NbdRefusal, NbdUri};
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
 /// No server takes longer to start.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Ports that are tried.
-const PORTS: usize = 5;
 
 /// `qemu-nbd` that serves a raw image as the export `disk`. Dropped, it ends.
 pub(crate) struct QemuNbd {
@@ -28,24 +27,20 @@ impl QemuNbd {
         let socket = image.with_file_name("nbd.sock");
         let uri = format!("nbd+unix:///disk?socket={}", socket.display());
         Self::start(image, vec!["--socket".into(), socket.display().to_string()], &uri)
-            .expect("qemu-nbd has ended")
     }
 
-    /// On a port of this machine that was free a moment ago. If somebody else has taken it since, on another one.
+    /// On a port of this machine that was free a moment ago.
     pub(crate) fn on_port(image: &Path) -> Self {
-        let on_some_port = || {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let place = ["--bind", "127.0.0.1", "--port", &port.to_string()].map(Into::into);
-            Self::start(image, place.into(), &format!("nbd://127.0.0.1:{port}/disk"))
-        };
-        std::iter::repeat_with(on_some_port).take(PORTS).flatten().next().expect("qemu-nbd has ended")
+        let port = free_port();
+        let place = ["--bind", "127.0.0.1", "--port", &port.to_string()].map(Into::into);
+        Self::start(image, place.into(), &format!("nbd://127.0.0.1:{port}/disk"))
     }
 
-    /// None when it has ended.
-    fn start(image: &Path, place: Vec<String>, uri: &str) -> Option<Self> {
+    fn start(image: &Path, place: Vec<String>, uri: &str) -> Self {
         let child = spawn(image, &place);
         let mut server = QemuNbd { child, image: image.into(), place, uri: uri.parse().unwrap() };
-        server.answers().then_some(server)
+        server.wait();
+        server
     }
 
     pub(crate) fn uri(&self) -> &NbdUri {
@@ -67,26 +62,16 @@ impl QemuNbd {
         self.child = spawn(&self.image, &self.place);
     }
 
-    /// Waits until it answers.
+    /// Waits until somebody answers.
     pub(crate) fn wait(&mut self) {
-        assert!(self.answers(), "qemu-nbd has ended");
-    }
-
-    /// Waits until it answers, or has ended.
-    fn answers(&mut self) -> bool {
         let begin = Instant::now();
-        // It breaks off when another test has just forked: the socket that found the port lives on in the child until that executes qemu-nbd,
-        // which takes a while when it has to be read from a disk first.
-        while let Err(Error::Nbd { why: NbdRefusal::Unreachable(_) | NbdRefusal::Broken(_), .. }) =
+        while let Err(Error::Nbd { why: NbdRefusal::Unreachable(_), .. }) =
             Image::open_nbd(&self.uri, Access::ReadOnly)
         {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
+            assert_eq!(self.child.try_wait().unwrap(), None, "qemu-nbd has ended");
             assert!(begin.elapsed() < PATIENCE, "qemu-nbd does not answer");
             std::thread::sleep(Duration::from_millis(5));
         }
-        true
     }
 }
 
@@ -95,6 +80,15 @@ impl Drop for QemuNbd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The socket that finds it does not listen, and lets others have its address: when another test forks just now, it lives on in the child until
+/// that executes its program, which takes a while with a cold cache. Connections to it would be taken for the server's.
+fn free_port() -> u16 {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap().port()
 }
 
 fn spawn(image: &Path, place: &[String]) -> Child {
