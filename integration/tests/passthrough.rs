@@ -1,5 +1,5 @@
 //! Devices of L1 that a VMM in it passes through to a guest. `cargo xtask test` runs these one after the other, but for those
-//! that it names as left out: Kagero takes QEMU's place when it can.
+//! that it names as left out.
 
 use kagero_images::debian;
 use kagero_integration::exits::{Counter, IO, MMIO};

@@ -21,8 +21,8 @@ impl Lab {
         let l1 = Vmm::Kagero.add_to(devices.add_to(L1::builder()).unwrap()).unwrap();
         let l1 = build(l1).start().unwrap();
         with_script(&l1, "echo up; sleep 1000").unwrap();
-        let [card] = devices.addresses(&l1, &[Device::Network]).unwrap().try_into().unwrap();
-        Lab { l1, _devices: devices, card: [card] }
+        let card = devices.addresses(&l1, &[Device::Network]).unwrap().try_into().unwrap();
+        Lab { l1, _devices: devices, card }
     }
 
     fn run(&self, script: &str) -> String {

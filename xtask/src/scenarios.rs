@@ -6,8 +6,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Those that are left out: what Kagero can't do yet, and what takes long and shows the peer only. `cargo test` runs them by
-/// name all the same.
+/// Those that are left out: what takes long and shows the peer only. `cargo test` runs them by name all the same.
 const LEFT_OUT: [&str; 1] = ["ten_reboots_under_qemu"];
 
 /// One scenario.
