@@ -20,8 +20,8 @@ pub(crate) struct Batch<'b, 's> {
     port: Port,
     /// The link's number.
     link: usize,
-    /// What came of a frame and is still to be sent; one item but for broadcasts.
-    replies: Vec<Reply>,
+    /// What else came of a broadcast and is still to be sent.
+    more: Vec<Reply>,
 }
 
 enum Reply {
@@ -32,25 +32,27 @@ enum Reply {
 
 impl<'b, 's> Batch<'b, 's> {
     pub(crate) fn new(server: &'b Server, lane: &'b mut Lane<'s>, port: Port, link: usize) -> Self {
-        Batch { server, served: server.served(), lane, port, link, replies: Vec::new() }
+        Batch { server, served: server.served(), lane, port, link, more: Vec::new() }
     }
 
     /// Serves one frame; false when there is none, or no more should be taken in now.
     pub(crate) fn serve_one(&mut self, link: &mut impl ServerLink) -> bool {
-        if self.lane.is_full() || !link.receive(|frame| self.take(frame)) {
+        let mut reply = None;
+        if self.lane.is_full() || !link.receive(|frame| reply = self.take(frame)) {
             return false;
         }
-        while let Some(reply) = self.replies.pop() {
-            match reply {
+        while let Some(next) = reply {
+            match next {
                 Reply::Answer(answer) => self.send(link, &answer),
                 Reply::Read(job) => self.read(link, job),
             }
+            reply = self.more.pop();
         }
         true
     }
 
     /// Does all that a frame asks for, except to read what lies in the page cache.
-    fn take(&mut self, frame: &[u8]) {
+    fn take(&mut self, frame: &[u8]) -> Option<Reply> {
         self.server.stats.frame();
         // Not carried out under the lock.
         let (mut first, mut rest) = (None, Vec::new());
@@ -58,25 +60,30 @@ impl<'b, 's> Batch<'b, 's> {
             None => first = Some(step),
             Some(_) => rest.push(step),
         });
-        for step in first.into_iter().chain(rest) {
-            match step {
-                // Who set something hears of it when that will survive this process.
-                Step::Answer(answer) if !self.server.keeps_settings(&answer) => {}
-                Step::Answer(answer) => {
-                    if answer.is_error() {
-                        self.server.stats.error();
-                    }
-                    self.replies.push(Reply::Answer(answer));
+        for step in rest {
+            let reply = self.carry_out(step);
+            self.more.extend(reply);
+        }
+        self.carry_out(first?)
+    }
+
+    fn carry_out(&mut self, step: Step<'_>) -> Option<Reply> {
+        match step {
+            // Who set something hears of it when that will survive this process.
+            Step::Answer(answer) if !self.server.keeps_settings(&answer) => None,
+            Step::Answer(answer) => {
+                if answer.is_error() {
+                    self.server.stats.error();
                 }
-                Step::Job(job) => self.carry_out(job),
+                Some(Reply::Answer(answer))
             }
+            Step::Job(job) => self.start(job),
         }
     }
 
-    fn carry_out(&mut self, job: Job<'_>) {
+    fn start(&mut self, job: Job<'_>) -> Option<Reply> {
         let Some(served) = self.served.get(&job.address()) else {
-            self.replies.push(Reply::Answer(job.finish(Err(Fault::Aborted))));
-            return;
+            return Some(Reply::Answer(job.finish(Err(Fault::Aborted))));
         };
         match job.operation {
             Operation::Write { data, .. } => served.stats.write(data.len()),
@@ -85,15 +92,16 @@ impl<'b, 's> Batch<'b, 's> {
         }
         let is_read = matches!(job.operation, Operation::Read { .. });
         if self.lane.must_wait(&job) {
-            self.lane.begin(served, job, self.link);
+            self.lane.begin(served, job, None, self.link);
         } else if !is_read && at_once(served, &job) {
-            self.replies.push(Reply::Answer(job.finish(Ok(()))));
+            return Some(Reply::Answer(job.finish(Ok(()))));
         } else {
             match job.detach() {
-                Ok(read) if is_read => self.replies.push(Reply::Read(read)),
-                Ok(job) | Err(job) => self.lane.begin(served, job, self.link),
+                Ok(read) if is_read => return Some(Reply::Read(read)),
+                Ok(job) | Err(job) => self.lane.begin(served, job, None, self.link),
             }
         }
+        None
     }
 
     fn send(&mut self, link: &mut impl Link, answer: &Answer) {
@@ -112,7 +120,7 @@ impl<'b, 's> Batch<'b, 's> {
         let Operation::Read { offset, length } = job.operation else { return };
         let place = served.source.place_to_read(job.client(), offset, length);
         let mut job = Some(job);
-        if let Some(place) = place {
+        if let Some(place) = place.as_ref().filter(|place| place.may_be_cached()) {
             let finish = |job: Job<'_>, out: &mut [u8]| {
                 served.stats.read(length);
                 job.finish(Ok(())).encode_finished(out)
@@ -129,7 +137,7 @@ impl<'b, 's> Batch<'b, 's> {
             }
         }
         match job {
-            Some(job) => self.lane.begin(served, job, self.link),
+            Some(job) => self.lane.begin(served, job, place, self.link),
             None => self.lane.has_company(),
         }
     }

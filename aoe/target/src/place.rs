@@ -18,6 +18,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether it is worth a try to [read](Self::read_now) it.
+    pub(crate) fn may_be_cached(&self) -> bool {
+        matches!(self.file.cache(), Cache::Memory | Cache::NoWait)
+    }
+
     /// Fills `out` if that takes no waiting. False leaves some of it as it was, or filled.
     pub(crate) fn read_now(&self, out: &mut [u8]) -> bool {
         let flags = match self.file.cache() {

@@ -39,8 +39,10 @@ const WATCH: Duration = Duration::from_micros(50);
 
 /// The epoll token of the stop event; links are counted from 0.
 const STOP: u64 = u64::MAX;
-/// That of what the lane waits for.
+/// That of what the kernel has done.
 const LANE: u64 = u64::MAX - 1;
+/// That of what workers have done, and of news.
+const MAIL: u64 = u64::MAX - 2;
 
 impl Server {
     /// Serves until `stop` is readable, and then until what was received is answered. Interfaces may go down and come up again, and frames may find
@@ -98,9 +100,10 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
             epoll::add(&poll, stop, EventData::new_u64(STOP), EventFlags::IN)?;
         }
         let lane = Lane::new(server)?;
-        for event in lane.events() {
-            epoll::add(&poll, event, EventData::new_u64(LANE), EventFlags::IN)?;
+        if let Some(bell) = lane.bell() {
+            epoll::add(&poll, bell, EventData::new_u64(LANE), EventFlags::IN)?;
         }
+        epoll::add(&poll, lane.mail(), EventData::new_u64(MAIL), EventFlags::IN)?;
         let mut stations = Vec::new();
         for (place, (number, link)) in links.enumerate() {
             let station = Station::new(link, place, number);
@@ -140,6 +143,13 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
                         self.end = Some(Instant::now() + LAST_REQUESTS);
                     }
                     LANE => self.collect(true),
+                    MAIL => {
+                        self.lane.open_mail();
+                        while let Some(disk) = self.lane.announcement() {
+                            self.announce(Some(disk));
+                        }
+                        self.answer_finished();
+                    }
                     place => self.serve_link(usize::try_from(place).unwrap_or(usize::MAX), flags),
                 }
             }
@@ -176,19 +186,20 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
         }
     }
 
-    /// Answers what was carried out meanwhile.
+    /// Answers what the kernel has done meanwhile.
     fn collect(&mut self, rang: bool) {
         self.lane.collect(rang);
-        for disk in self.lane.announcements() {
-            self.announce(Some(disk));
-        }
-        for finished in self.lane.finished() {
+        self.answer_finished();
+    }
+
+    fn answer_finished(&mut self) {
+        while let Some(finished) = self.lane.finished() {
             if let Some(station) = self.stations.get_mut(finished.link) {
-                station.outbox.push_back(finished);
+                station.answer(finished);
             }
         }
-        for station in self.stations.iter_mut().filter(|station| !station.outbox.is_empty()) {
-            station.catch_up();
+        for station in &mut self.stations {
+            station.flush();
         }
     }
 
@@ -197,7 +208,9 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
         let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         // A link asks for its error only when it has found no frame twice.
         for _ in 0..if failed { 2 } else { 1 } {
-            station.catch_up();
+            if station.is_behind() {
+                station.catch_up();
+            }
             if station.is_behind() || self.lane.is_full() {
                 return;
             }
@@ -254,20 +267,27 @@ impl<'l, L: ServerLink + AsFd> Station<'l, L> {
         self.clogged || !self.outbox.is_empty()
     }
 
+    /// Has this sent with the next [`flush`](Self::flush), or when there is room.
+    fn answer(&mut self, mut finished: Finished) {
+        self.link.hold();
+        if !self.outbox.is_empty() || !transmit(self.link, &mut finished) {
+            self.outbox.push_back(finished);
+        }
+    }
+
     /// Sends the answers that wait, as far as the network takes them.
     fn catch_up(&mut self) {
         self.link.hold();
         while let Some(finished) = self.outbox.front_mut() {
-            let mut room = false;
-            self.link.transmit_with(|out| {
-                room = true;
-                finished.encode(out)
-            });
-            if !room {
+            if !transmit(self.link, finished) {
                 break;
             }
             self.outbox.pop_front();
         }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
         self.clogged = !self.link.flush();
     }
 
@@ -306,7 +326,7 @@ impl<'l, L: ServerLink + AsFd> Station<'l, L> {
         if !lane.is_lone() {
             lane.submit();
         }
-        self.clogged = !self.link.flush();
+        self.flush();
         served
     }
 
@@ -328,6 +348,16 @@ impl<'l, L: ServerLink + AsFd> Station<'l, L> {
         }
         Ok(())
     }
+}
+
+/// Sends an answer; false, and the answer is as it was, when there is no room.
+fn transmit(link: &mut impl ServerLink, finished: &mut Finished) -> bool {
+    let mut room = false;
+    link.transmit_with(|out| {
+        room = true;
+        finished.encode(out)
+    });
+    room
 }
 
 /// What answers on a link have to say of it. Asked each time, since a link's MTU may change.

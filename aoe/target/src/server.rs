@@ -49,6 +49,13 @@ pub(crate) enum Source {
     Overlays(Overlays),
 }
 
+impl Served {
+    /// Requests for it that are not carried out yet, of all threads: each of them holds it.
+    pub(crate) fn under_way(served: &Arc<Self>) -> usize {
+        Arc::strong_count(served) - 1
+    }
+}
+
 impl Source {
     /// What a client reads from.
     pub(crate) fn reader<T>(&self, client: MacAddress, act: impl FnOnce(&dyn Backend) -> T) -> T {

@@ -71,7 +71,7 @@ impl Backlog {
         &mut self,
         fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>,
     ) -> Option<()> {
-        let slot = (self.first + self.waiting) % self.lens.len();
+        let slot = self.slot(self.waiting);
         let buffer = &mut self.buffers[slot * self.slot_size..][..self.slot_size];
         let (len, tail) = fill(buffer).filter(|&(len, _)| len <= buffer.len())?;
         self.lens[slot] = if tail.is_some() { len } else { crate::pad(buffer, len) };
@@ -138,7 +138,7 @@ impl Backlog {
     fn send_up_to<const MOST: usize>(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
         let count = self.waiting.min(MOST);
         let frames: [[IoSlice<'_>; 2]; MOST] = std::array::from_fn(|i| {
-            let slot = (self.first + i) % self.lens.len();
+            let slot = self.slot(i);
             let (len, tail) =
                 if i < count { (self.lens[slot], self.tails[slot].as_ref()) } else { (0, None) };
             let rest = tail.map_or(IoSlice::new(&[]), Tail::io_slice);
@@ -160,8 +160,18 @@ impl Backlog {
                 self.paged -= 1;
                 look_at(pages);
             }
-            self.first = (self.first + 1) % self.lens.len();
+            self.first = self.slot(1);
         }
         self.waiting -= count;
+        // The same buffer again and again stays in the processor's cache.
+        if self.waiting == 0 {
+            self.first = 0;
+        }
+    }
+
+    /// That of the frame that is so many behind the first, at most as many as there are slots.
+    fn slot(&self, behind: usize) -> usize {
+        let slot = self.first + behind;
+        if slot < self.lens.len() { slot } else { slot - self.lens.len() }
     }
 }

@@ -35,9 +35,16 @@ pub(super) struct Received<'a> {
 pub(super) struct ReceiveRing {
     base: NonNull<u8>,
     blocks: usize,
+    slots_of_block: usize,
     slot_size: usize,
-    slots: usize,
-    next: usize,
+    next: Place,
+}
+
+/// A slot's place. Kept as it is, since to divide by these numbers, for every frame, takes longer than all else here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    block: usize,
+    slot: usize,
 }
 
 // SAFETY: the mapping belongs to this value alone and stays valid in whichever thread it is used; `next` needs `&mut self`.
@@ -47,18 +54,18 @@ impl ReceiveRing {
     /// Makes a ring of at least `slots` slots for frames of up to `longest` bytes.
     pub(super) fn new(socket: impl AsFd, slots: usize, longest: usize) -> io::Result<Self> {
         let slot_size = (HEADROOM + longest).next_multiple_of(libc::TPACKET_ALIGNMENT);
-        let per_block = BLOCK / slot_size;
-        if per_block == 0 {
+        let slots_of_block = BLOCK / slot_size;
+        if slots_of_block == 0 {
             return Err(io::Error::other("frames are too long for a packet ring"));
         }
-        let blocks = slots.div_ceil(per_block).max(1);
+        let blocks = slots.div_ceil(slots_of_block).max(1);
         let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
         sys::set_packet_option(&socket, libc::PACKET_VERSION, &version)?;
         let request = libc::tpacket_req {
             tp_block_size: BLOCK as u32,
             tp_block_nr: blocks as u32,
             tp_frame_size: slot_size as u32,
-            tp_frame_nr: (blocks * per_block) as u32,
+            tp_frame_nr: (blocks * slots_of_block) as u32,
         };
         sys::set_packet_option(&socket, libc::PACKET_RX_RING, &request)?;
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
@@ -67,19 +74,19 @@ impl ReceiveRing {
             mmap(std::ptr::null_mut(), blocks * BLOCK, ProtFlags::READ | ProtFlags::WRITE, flags, &socket, 0)
         }?;
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
-        Ok(ReceiveRing { base, blocks, slot_size, slots: blocks * per_block, next: 0 })
+        Ok(ReceiveRing { base, blocks, slots_of_block, slot_size, next: Place::default() })
     }
 
     /// Whether a frame is waiting.
     pub(super) fn has_frame(&self) -> bool {
         // SAFETY: as in `receive`.
-        let status = unsafe { AtomicU32::from_ptr(self.slot(self.next).cast().as_ptr()) };
+        let status = unsafe { AtomicU32::from_ptr(self.slot().cast().as_ptr()) };
         status.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
     }
 
     /// Hands the oldest frame to `take` and gives its slot back to the kernel; `None` when none is waiting.
     pub(super) fn receive<T>(&mut self, take: impl FnOnce(Received<'_>) -> T) -> Option<T> {
-        let slot = self.slot(self.next);
+        let slot = self.slot();
         // SAFETY: `slot` points at a slot's header inside the mapping, 16-byte aligned, and `tp_status` is its first field; the
         // kernel accesses it at any time, so we do so atomically only.
         let status = unsafe { AtomicU32::from_ptr(slot.cast().as_ptr()) };
@@ -89,7 +96,7 @@ impl ReceiveRing {
         }
         // Gives the slot back even if `take` panics: a slot kept would stop the ring for good.
         let _release = Release { status };
-        self.next = (self.next + 1) % self.slots;
+        self.advance();
         // SAFETY: with TP_STATUS_USER set the slot is ours: the kernel wrote its header and leaves it alone until the status is
         // cleared. `sockaddr_ll` follows the header at the next multiple of 16 (packet(7)).
         let (header, address) = unsafe {
@@ -111,12 +118,23 @@ impl ReceiveRing {
         }))
     }
 
-    fn slot(&self, index: usize) -> NonNull<u8> {
-        let per_block = BLOCK / self.slot_size;
-        let offset = index / per_block * BLOCK + index % per_block * self.slot_size;
+    /// Where the next frame will be.
+    fn slot(&self) -> NonNull<u8> {
+        let offset = self.next.block * BLOCK + self.next.slot * self.slot_size;
         debug_assert!(offset + self.slot_size <= self.blocks * BLOCK);
-        // SAFETY: `index < slots = blocks * per_block`, so the offset lies in the mapping of `blocks * BLOCK` bytes.
+        // SAFETY: `advance` keeps the block below `blocks` and the slot below those that fit in a block, so the slot lies in the mapping of
+        // `blocks * BLOCK` bytes.
         unsafe { self.base.add(offset) }
+    }
+
+    fn advance(&mut self) {
+        self.next.slot += 1;
+        if self.next.slot == self.slots_of_block {
+            self.next = Place { block: self.next.block + 1, slot: 0 };
+        }
+        if self.next.block == self.blocks {
+            self.next.block = 0;
+        }
     }
 }
 

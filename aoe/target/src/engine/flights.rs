@@ -4,8 +4,7 @@
 //! of which changes them, are carried out in the order in which they came. A write that the network has doubled is then written twice in a row,
 //! before anything newer that the client sends once it has its answer.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use kagero_aoe::target::Operation;
@@ -66,8 +65,6 @@ pub(super) struct Flights {
     /// How many of these change something.
     changing: usize,
     waiting: VecDeque<Task>,
-    /// Both, counted for each disk that has any.
-    of_disks: BTreeMap<Address, usize>,
 }
 
 impl Flights {
@@ -76,39 +73,32 @@ impl Flights {
         self.under_way.len() + self.waiting.len()
     }
 
-    /// Those of one disk.
-    pub(super) fn of(&self, disk: Address) -> usize {
-        self.of_disks.get(&disk).copied().unwrap_or_default()
-    }
-
     /// Whether this must wait for something that came before.
-    pub(super) fn must_wait(&self, extent: Option<&Extent>) -> bool {
-        let Some(extent) = extent else { return false };
+    pub(super) fn must_wait(&self, disk: Address, operation: &Operation<'_>) -> bool {
         // Reads don't disturb each other, and there is mostly nothing else.
-        if !extent.changes && self.changing == 0 && self.waiting.is_empty() {
+        let only_reads = self.changing == 0 && self.waiting.is_empty();
+        if only_reads && matches!(operation, Operation::Read { .. }) {
             return false;
         }
+        let Some(extent) = Extent::new(disk, operation) else { return false };
         self.under_way.iter().filter_map(|(_, other)| other.as_ref()).any(|other| extent.disturbs(other))
             || self.waiting.iter().filter_map(Extent::of).any(|other| extent.disturbs(&other))
     }
 
     /// Takes note of a task that must wait.
     pub(super) fn wait(&mut self, task: Task) {
-        *self.of_disks.entry(task.pending.address()).or_default() += 1;
         self.waiting.push_back(task);
     }
 
     /// Takes note of a task that begins; the number to [`land`](Self::land) it by.
     pub(super) fn begin(&mut self, task: &Task) -> usize {
-        *self.of_disks.entry(task.pending.address()).or_default() += 1;
         let extent = Extent::of(task);
         self.changing += usize::from(extent.as_ref().is_some_and(|extent| extent.changes));
         self.under_way.insert(extent)
     }
 
-    /// Takes note of one of this disk's that has ended.
-    pub(super) fn land(&mut self, flight: usize, disk: Address) {
-        self.forget(disk);
+    /// Takes note that one has ended.
+    pub(super) fn land(&mut self, flight: usize) {
         if let Some(Some(extent)) = self.under_way.try_remove(flight) {
             self.changing -= usize::from(extent.changes);
         }
@@ -128,17 +118,6 @@ impl Flights {
                     .any(|other| extent.disturbs(&other))
         };
         let place = (0..self.waiting.len()).find(free)?;
-        let task = self.waiting.remove(place)?;
-        self.forget(task.pending.address());
-        Some(task)
-    }
-
-    fn forget(&mut self, disk: Address) {
-        if let Entry::Occupied(mut count) = self.of_disks.entry(disk) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        self.waiting.remove(place)
     }
 }

@@ -1,5 +1,6 @@
 //! What one serving thread has under way.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use kagero_aoe::target::{Answer, Fault, Job, Operation};
 use kagero_aoe::wire::Address;
 use kagero_link::{Buffer, Buffers, Tail};
 
-use super::flights::{Extent, Flights};
+use super::flights::Flights;
 use super::ring::{Done, Ring};
 use super::task::{Task, Work};
 use super::workers::{Letter, Mailbox};
+use crate::Place;
 use crate::Server;
 use crate::server::Served;
 
@@ -32,8 +34,8 @@ pub(crate) struct Lane<'s> {
     mailbox: Arc<Mailbox>,
     flights: Flights,
     buffers: Buffers,
-    finished: Vec<Finished>,
-    announcements: Vec<Address>,
+    finished: VecDeque<Finished>,
+    announcements: VecDeque<Address>,
     /// Completions to take in the next time.
     together: usize,
     /// Requests in a row that were the only ones when they began.
@@ -76,16 +78,21 @@ impl<'s> Lane<'s> {
             mailbox,
             flights: Flights::default(),
             buffers: Buffers::default(),
-            finished: Vec::new(),
-            announcements: Vec::new(),
+            finished: VecDeque::new(),
+            announcements: VecDeque::new(),
             together: 1,
             lone: 0,
         })
     }
 
     /// Readable when [`collect`](Self::collect) has something to do.
-    pub(crate) fn events(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(self.mailbox.as_fd()), self.ring.as_ref().map(Ring::as_fd)].into_iter().flatten()
+    pub(crate) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.ring.as_ref().map(Ring::as_fd)
+    }
+
+    /// Readable when [`open_mail`](Self::open_mail) has something to do.
+    pub(crate) fn mail(&self) -> BorrowedFd<'_> {
+        self.mailbox.as_fd()
     }
 
     /// Requests that are not carried out yet.
@@ -100,14 +107,13 @@ impl<'s> Lane<'s> {
 
     /// Whether a request must wait for another. If so it is to be begun with [`begin`](Self::begin), like all that can't be done at once.
     pub(crate) fn must_wait(&self, job: &Job<'_>) -> bool {
-        let extent = Extent::new(job.address(), &job.operation);
-        self.flights.must_wait(extent.as_ref())
+        self.flights.must_wait(job.address(), &job.operation)
     }
 
-    /// Begins a request, in its turn. A disk may have twice as many under way as there is room left, so that one that doesn't answer leaves
+    /// Begins a request, in its turn; what it reads is at `place`, if that is known. A disk may have twice as many under way as there is room left, so that one that doesn't answer leaves
     /// room for others; what comes on top is lost, as in a network, and its client sends it again.
-    pub(crate) fn begin(&mut self, served: &Arc<Served>, job: Job<'_>, link: usize) {
-        if self.flights.of(job.address()) >= 2 * usize::from(MOST).saturating_sub(self.flights.len()) {
+    pub(crate) fn begin(&mut self, served: &Arc<Served>, job: Job<'_>, place: Option<Place>, link: usize) {
+        if Served::under_way(served) >= 2 * usize::from(MOST).saturating_sub(self.flights.len()) {
             served.stats.unsent();
             return;
         }
@@ -116,15 +122,17 @@ impl<'s> Lane<'s> {
         let Job { operation, pending } = job;
         let work = Work::new(operation, &self.buffers);
         let task = Task { served: Arc::clone(served), pending, work, link };
-        if wait { self.flights.wait(task) } else { self.start(task) }
+        if wait { self.flights.wait(task) } else { self.start(task, place) }
     }
 
-    fn start(&mut self, task: Task) {
+    fn start(&mut self, task: Task, place: Option<Place>) {
         let alone = self.lone >= LONE && self.len() == 0;
         let flight = self.flights.begin(&task);
         let (source, client) = (&task.served.source, task.pending.client());
         let place = match &task.work {
-            Work::Read { offset, data } => source.place_to_read(client, *offset, data.len()),
+            Work::Read { offset, data } => {
+                place.or_else(|| source.place_to_read(client, *offset, data.len()))
+            }
             Work::Write { offset, data, durable: false } => source.place_to_write(client, *offset, data),
             _ => None,
         };
@@ -176,7 +184,7 @@ impl<'s> Lane<'s> {
         done
     }
 
-    /// Takes in what was done meanwhile; `rang` if there was an [event](Self::events).
+    /// Takes in what the kernel has done meanwhile; `rang` if the [bell](Self::bell) did.
     pub(crate) fn collect(&mut self, rang: bool) {
         if rang && let Some(ring) = &mut self.ring {
             ring.rang();
@@ -193,10 +201,15 @@ impl<'s> Lane<'s> {
                 self.take_in(usize::MAX);
             }
         }
+        self.submit();
+    }
+
+    /// Takes in what workers have done, and what else there is to know.
+    pub(crate) fn open_mail(&mut self) {
         for letter in self.mailbox.empty() {
             match letter {
                 Letter::Done { flight, task, result } => self.land(flight, task, result),
-                Letter::Announce(address) => self.announcements.push(address),
+                Letter::Announce(address) => self.announcements.push_back(address),
             }
         }
         self.submit();
@@ -219,7 +232,7 @@ impl<'s> Lane<'s> {
     }
 
     fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) {
-        self.flights.land(flight, task.pending.address());
+        self.flights.land(flight);
         let Task { served, pending, work, link } = task;
         match (&work, result) {
             (_, Err(_)) => served.stats.error(),
@@ -227,20 +240,20 @@ impl<'s> Lane<'s> {
             _ => {}
         }
         let data = if let Work::Read { data, .. } = work { Some(data) } else { None };
-        self.finished.push(Finished { answer: pending.finish(result), data, link });
+        self.finished.push_back(Finished { answer: pending.finish(result), data, link });
         while let Some(task) = self.flights.ready() {
-            self.start(task);
+            self.start(task, None);
         }
     }
 
-    /// What was carried out since the last time.
-    pub(crate) fn finished(&mut self) -> impl Iterator<Item = Finished> {
-        self.finished.drain(..)
+    /// The next request that was carried out.
+    pub(crate) fn finished(&mut self) -> Option<Finished> {
+        self.finished.pop_front()
     }
 
-    /// Disks that are new or have changed since the last time.
-    pub(crate) fn announcements(&mut self) -> Vec<Address> {
-        std::mem::take(&mut self.announcements)
+    /// The next disk that is new or has changed.
+    pub(crate) fn announcement(&mut self) -> Option<Address> {
+        self.announcements.pop_front()
     }
 }
 
