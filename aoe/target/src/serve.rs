@@ -142,7 +142,10 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
                         }
                         self.end = Some(Instant::now() + LAST_REQUESTS);
                     }
-                    LANE => self.collect(true),
+                    LANE => {
+                        self.lane.collect();
+                        self.answer_finished();
+                    }
                     MAIL => {
                         self.lane.open_mail();
                         while let Some(disk) = self.lane.announcement() {
@@ -186,12 +189,7 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
         }
     }
 
-    /// Answers what the kernel has done meanwhile.
-    fn collect(&mut self, rang: bool) {
-        self.lane.collect(rang);
-        self.answer_finished();
-    }
-
+    /// Answers what was carried out meanwhile.
     fn answer_finished(&mut self) {
         while let Some(finished) = self.lane.finished() {
             if let Some(station) = self.stations.get_mut(finished.link) {
@@ -215,7 +213,7 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
                 return;
             }
             if self.end.is_none() && station.serve_batches(self.server, &mut self.lane) {
-                self.serve_lone(place);
+                station.serve_lone(self.server, &mut self.lane);
                 return;
             }
         }
@@ -223,24 +221,6 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
             tracing::warn!("a link is gone; its clients are not served any more");
             station.gone = true;
         }
-    }
-
-    /// Finishes a lone request and answers it, and the next one, if that is here by then: a client on this machine may have run meanwhile.
-    fn serve_lone(&mut self, place: usize) {
-        for _ in 0..BATCH {
-            if !self.lane.is_lone() || !self.lane.wait_a_moment() {
-                return;
-            }
-            self.collect(false);
-            let Some(station) = self.stations.get_mut(place).filter(|station| !station.is_behind()) else {
-                return;
-            };
-            if !station.link.has_frame() {
-                return;
-            }
-            station.serve_batch(self.server, &mut self.lane);
-        }
-        self.lane.submit();
     }
 }
 
@@ -304,6 +284,20 @@ impl<'l, L: ServerLink + AsFd> Station<'l, L> {
             self.lone = if next_is_lone { LONE } else { 0 };
         }
         served > 0
+    }
+
+    /// Finishes a lone request and answers it, and the next one, if that is here by then: a client on this machine may have run meanwhile.
+    fn serve_lone(&mut self, server: &Server, lane: &mut Lane<'_>) {
+        for _ in 0..BATCH {
+            let Some(finished) = lane.finish_lone() else { return };
+            self.answer(finished);
+            self.flush();
+            if self.is_behind() || !self.link.has_frame() {
+                return;
+            }
+            self.serve_batch(server, lane);
+        }
+        lane.submit();
     }
 
     /// Looks for a frame for a moment, instead of sleeping; whether there is one.

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg, sendmsg};
 
 use crate::Tail;
 use crate::pages::{self, Pages};
@@ -129,7 +129,10 @@ impl Backlog {
     /// Hands some frames to the kernel in one call, for which few need less to be made ready than many.
     fn send_some(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
         match self.waiting {
-            0..=1 => self.send_up_to::<1>(socket),
+            0..=1 => {
+                sendmsg(socket, &self.frame(0), &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT)?;
+                Ok(1)
+            }
             2..=8 => self.send_up_to::<8>(socket),
             _ => self.send_up_to::<BATCH>(socket),
         }
@@ -137,13 +140,9 @@ impl Backlog {
 
     fn send_up_to<const MOST: usize>(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
         let count = self.waiting.min(MOST);
-        let frames: [[IoSlice<'_>; 2]; MOST] = std::array::from_fn(|i| {
-            let slot = self.slot(i);
-            let (len, tail) =
-                if i < count { (self.lens[slot], self.tails[slot].as_ref()) } else { (0, None) };
-            let rest = tail.map_or(IoSlice::new(&[]), Tail::io_slice);
-            [IoSlice::new(&self.buffers[slot * self.slot_size..][..len]), rest]
-        });
+        let nothing = || [IoSlice::new(&[]), IoSlice::new(&[])];
+        let frames: [[IoSlice<'_>; 2]; MOST] =
+            std::array::from_fn(|i| if i < count { self.frame(i) } else { nothing() });
         let mut control: [SendAncillaryBuffer<'_, '_, '_>; MOST] =
             std::array::from_fn(|_| Default::default());
         let mut pairs = frames.iter().zip(&mut control);
@@ -152,6 +151,13 @@ impl Backlog {
             MMsgHdr::new(frame, control)
         });
         sendmmsg(socket, &mut messages[..count], SendFlags::DONTWAIT)
+    }
+
+    /// One that waits, the first is 0: what is in its buffer, and what is not.
+    fn frame(&self, number: usize) -> [IoSlice<'_>; 2] {
+        let slot = self.slot(number);
+        let rest = self.tails[slot].as_ref().map_or(IoSlice::new(&[]), Tail::io_slice);
+        [IoSlice::new(&self.buffers[slot * self.slot_size..][..self.lens[slot]]), rest]
     }
 
     fn pop(&mut self, count: usize, look_at: impl Fn(&Pages)) {

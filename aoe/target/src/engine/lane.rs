@@ -174,32 +174,33 @@ impl<'s> Lane<'s> {
         self.lone >= LONE && self.len() == 1 && self.ring.as_ref().is_some_and(|ring| ring.unsubmitted() == 1)
     }
 
-    /// As [`submit`](Self::submit) for a [lone](Self::is_lone) request, and waits for it; whether there is something to
+    /// As [`submit`](Self::submit) for a [lone](Self::is_lone) request, and waits a moment for it; it, if it is done by then, and there is nothing to
     /// [`collect`](Self::collect). Its client gets the answer with half as many system calls.
-    pub(crate) fn wait_a_moment(&mut self) -> bool {
-        let done = self.ring.as_mut().is_some_and(Ring::wait_a_moment);
-        if !done {
-            self.lone = 0;
+    pub(crate) fn finish_lone(&mut self) -> Option<Finished> {
+        if !self.is_lone() {
+            return None;
         }
-        done
+        if self.ring.as_mut()?.wait_a_moment() {
+            return self.next();
+        }
+        self.lone = 0;
+        None
     }
 
-    /// Takes in what the kernel has done meanwhile; `rang` if the [bell](Self::bell) did.
-    pub(crate) fn collect(&mut self, rang: bool) {
-        if rang && let Some(ring) = &mut self.ring {
+    /// Takes in what the kernel has done meanwhile: the [bell](Self::bell) rang.
+    pub(crate) fn collect(&mut self) {
+        if let Some(ring) = &mut self.ring {
             ring.rang();
         }
         if self.take_in(self.together) == self.together {
             self.together = TOGETHER.min(2 * self.together);
         } else {
             self.together = 1;
-            if rang {
-                if let Some(ring) = &mut self.ring {
-                    ring.silence();
-                }
-                // Of what was done just before that, nothing more will be heard.
-                self.take_in(usize::MAX);
+            if let Some(ring) = &mut self.ring {
+                ring.silence();
             }
+            // Of what was done just before that, nothing more will be heard.
+            self.take_in(usize::MAX);
         }
         self.submit();
     }
@@ -208,7 +209,10 @@ impl<'s> Lane<'s> {
     pub(crate) fn open_mail(&mut self) {
         for letter in self.mailbox.empty() {
             match letter {
-                Letter::Done { flight, task, result } => self.land(flight, task, result),
+                Letter::Done { flight, task, result } => {
+                    let finished = self.land(flight, task, result);
+                    self.finished.push_back(finished);
+                }
                 Letter::Announce(address) => self.announcements.push_back(address),
             }
         }
@@ -218,21 +222,31 @@ impl<'s> Lane<'s> {
     /// Takes in what the kernel has done, but no more than that; how much it was.
     fn take_in(&mut self, most: usize) -> usize {
         for taken in 0..most {
-            let Some(Done { flight, task, whole }) = self.ring.as_mut().and_then(Ring::next) else {
-                return taken;
-            };
-            if whole {
-                self.land(flight, task, Ok(()));
-            } else {
-                // Tries again, and knows what to say of an error.
-                self.server.workers.start(flight, task, &self.mailbox);
+            match self.next() {
+                Some(finished) => self.finished.push_back(finished),
+                None => return taken,
             }
         }
         most
     }
 
-    fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) {
+    /// The next request that the kernel has carried out.
+    fn next(&mut self) -> Option<Finished> {
+        loop {
+            let Done { flight, task, whole } = self.ring.as_mut()?.next()?;
+            if whole {
+                return Some(self.land(flight, task, Ok(())));
+            }
+            // Tries again, and knows what to say of an error.
+            self.server.workers.start(flight, task, &self.mailbox);
+        }
+    }
+
+    fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) -> Finished {
         self.flights.land(flight);
+        while let Some(task) = self.flights.ready() {
+            self.start(task, None);
+        }
         let Task { served, pending, work, link } = task;
         match (&work, result) {
             (_, Err(_)) => served.stats.error(),
@@ -240,10 +254,7 @@ impl<'s> Lane<'s> {
             _ => {}
         }
         let data = if let Work::Read { data, .. } = work { Some(data) } else { None };
-        self.finished.push_back(Finished { answer: pending.finish(result), data, link });
-        while let Some(task) = self.flights.ready() {
-            self.start(task, None);
-        }
+        Finished { answer: pending.finish(result), data, link }
     }
 
     /// The next request that was carried out.

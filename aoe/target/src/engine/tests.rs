@@ -184,7 +184,7 @@ fn read_in_a_loop(lane: &mut Lane<'_>, server: &Server, window: usize, total: us
         let mut ready: Vec<_> = events.map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN)).collect();
         let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         assert!(poll(&mut ready, Some(&patience)).unwrap() > 0, "{done} of {total}, window {window}");
-        lane.collect(true);
+        lane.collect();
         lane.open_mail();
         done += std::iter::from_fn(|| lane.finished()).count();
     }
