@@ -8,9 +8,7 @@ use kagero_aoe::link::Link;
 use kagero_aoe::simulation::{Faults, Tally};
 
 use crate::capture::Writer;
-use crate::{
-    Captured, Counters, Error, Faulty, MemoryLink, PacketLink, ServerLink, Tail, TapLink, packet, tail,
-};
+use crate::{Captured, Counters, Error, Faulty, MemoryLink, PacketLink, ServerLink, Tail, TapLink, packet};
 
 /// What carries the frames in the end.
 #[derive(Debug)]
@@ -32,6 +30,8 @@ pub struct AnyLink {
 
 #[derive(Debug)]
 enum Way {
+    /// Nobody looks at frames on their way: that of nearly all frames of a server.
+    Bare(Box<PacketLink>),
     Plain(Box<Captured<Carrier>>),
     Faulty(Box<Faulty<Captured<Carrier>>>),
 }
@@ -47,14 +47,36 @@ pub fn open(name: &str) -> Result<AnyLink, Error> {
     }
 }
 
+/// Calls the same method of whichever link it is.
+macro_rules! carrier {
+    ($carrier:expr, $link:ident => $call:expr) => {
+        match $carrier {
+            Carrier::Memory($link) => $call,
+            Carrier::Packet($link) => $call,
+            Carrier::Tap($link) => $call,
+        }
+    };
+}
+
 impl AnyLink {
     /// Also writes every frame to a capture file.
     ///
     /// # Errors
     /// [`Error::Capture`] when the file can't be made.
-    pub fn captured(mut self, file: &Path) -> Result<Self, Error> {
-        self.captured_carrier().capture(Writer::create(file)?);
-        Ok(self)
+    pub fn captured(self, file: &Path) -> Result<Self, Error> {
+        let writer = Some(Writer::create(file)?);
+        let path = match self.path {
+            Way::Bare(link) => Way::Plain(Box::new(Captured::new(Carrier::Packet(*link), writer))),
+            Way::Plain(mut link) => {
+                link.capture(writer);
+                Way::Plain(link)
+            }
+            Way::Faulty(mut faulty) => {
+                faulty.inner_mut().capture(writer);
+                Way::Faulty(faulty)
+            }
+        };
+        Ok(AnyLink { path })
     }
 
     /// Also does to frames, in both directions, what an unreliable network does; from `seed` on, the same each time. In place of
@@ -64,6 +86,7 @@ impl AnyLink {
     /// When the process has no file descriptor left.
     pub fn with_faults(self, faults: &Faults, seed: u64) -> io::Result<Self> {
         let link = match self.path {
+            Way::Bare(link) => Captured::new(Carrier::Packet(*link), None),
             Way::Plain(link) => *link,
             Way::Faulty(faulty) => faulty.into_inner(),
         };
@@ -74,25 +97,19 @@ impl AnyLink {
     #[must_use]
     pub fn fault_tally(&self) -> Option<(Tally, Tally)> {
         match &self.path {
-            Way::Plain(_) => None,
+            Way::Bare(_) | Way::Plain(_) => None,
             Way::Faulty(faulty) => Some(faulty.tally()),
         }
     }
 
     /// Frames moved and lost so far by the carrier.
     pub fn counters(&mut self) -> Counters {
-        match self.captured_carrier().link() {
-            Carrier::Memory(link) => link.counters(),
-            Carrier::Packet(link) => link.counters(),
-            Carrier::Tap(link) => link.counters(),
-        }
-    }
-
-    fn captured_carrier(&mut self) -> &mut Captured<Carrier> {
-        match &mut self.path {
-            Way::Plain(link) => link,
-            Way::Faulty(faulty) => faulty.inner_mut(),
-        }
+        let carrier = match &mut self.path {
+            Way::Bare(link) => return link.counters(),
+            Way::Plain(link) => link.link(),
+            Way::Faulty(faulty) => faulty.inner_mut().link(),
+        };
+        carrier!(carrier, link => link.counters())
     }
 }
 
@@ -110,7 +127,7 @@ impl From<MemoryLink> for AnyLink {
 
 impl From<PacketLink> for AnyLink {
     fn from(link: PacketLink) -> Self {
-        Carrier::Packet(link).into()
+        AnyLink { path: Way::Bare(Box::new(link)) }
     }
 }
 
@@ -120,20 +137,10 @@ impl From<TapLink> for AnyLink {
     }
 }
 
-/// Calls the same method of whichever link it is.
-macro_rules! carrier {
-    ($carrier:expr, $link:ident => $call:expr) => {
-        match $carrier {
-            Carrier::Memory($link) => $call,
-            Carrier::Packet($link) => $call,
-            Carrier::Tap($link) => $call,
-        }
-    };
-}
-
 macro_rules! way {
     ($way:expr, $link:ident => $call:expr) => {
         match $way {
+            Way::Bare($link) => $call,
             Way::Plain($link) => $call,
             Way::Faulty($link) => $call,
         }
@@ -199,23 +206,17 @@ impl Link for AnyLink {
 }
 
 impl ServerLink for AnyLink {
-    fn has_frame(&self) -> bool {
-        matches!(&self.path, Way::Plain(link) if matches!(link.inner(), Carrier::Packet(link) if link.has_frame()))
+    fn has_frame(&self) -> Option<bool> {
+        way!(&self.path, link => link.has_frame())
     }
 
     /// A bare interface does: whoever looks at frames on their way must see all of them.
     fn takes_pages(&self) -> bool {
-        matches!(&self.path, Way::Plain(link) if !link.is_captured() && matches!(link.inner(), Carrier::Packet(_)))
+        way!(&self.path, link => link.takes_pages())
     }
 
     fn transmit_with(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<(usize, Option<Tail>)>) -> bool {
-        match &mut self.path {
-            Way::Plain(link) => match link.uncaptured() {
-                Some(Carrier::Packet(link)) => link.transmit_with(fill),
-                _ => link.transmit(tail::copied(fill)),
-            },
-            Way::Faulty(link) => link.transmit(tail::copied(fill)),
-        }
+        way!(&mut self.path, link => link.transmit_with(fill))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kagero_aoe::link::Link;
 
-use crate::Error;
+use crate::{Error, ServerLink};
 
 /// The classic pcap format with nanoseconds, in this machine's byte order: readers tell by the magic number.
 const MAGIC: u32 = 0xA1B2_3C4D;
@@ -85,24 +85,9 @@ impl<L> Captured<L> {
         Captured { link, writer }
     }
 
-    /// From now on captures to `writer`.
-    pub fn capture(&mut self, writer: Writer) {
-        self.writer = Some(writer);
-    }
-
-    /// The link itself, when nothing is captured.
-    pub(crate) fn uncaptured(&mut self) -> Option<&mut L> {
-        self.writer.is_none().then_some(&mut self.link)
-    }
-
-    /// Whether frames are written down.
-    pub(crate) fn is_captured(&self) -> bool {
-        self.writer.is_some()
-    }
-
-    /// The link itself, to look at.
-    pub(crate) fn inner(&self) -> &L {
-        &self.link
+    /// From now on captures to `writer`; with `None`, no more.
+    pub fn capture(&mut self, writer: Option<Writer>) {
+        self.writer = writer;
     }
 
     /// The link itself.
@@ -149,6 +134,8 @@ impl<L: Link> Link for Captured<L> {
         self.link.mac()
     }
 }
+
+impl<L: Link> ServerLink for Captured<L> {}
 
 impl<L: AsFd> AsFd for Captured<L> {
     fn as_fd(&self) -> BorrowedFd<'_> {

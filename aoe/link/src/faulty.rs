@@ -12,6 +12,8 @@ use rustix::time::{
     timerfd_create, timerfd_settime,
 };
 
+use crate::ServerLink;
+
 /// A link whose frames are lost, doubled, delayed and reordered.
 ///
 /// Its file descriptor is also readable when a frame that was held back is due, in either direction: who waits for it and then receives has
@@ -101,6 +103,8 @@ impl<L: Link + AsFd> Link for Faulty<L> {
         self.link.mac()
     }
 }
+
+impl<L: Link + AsFd> ServerLink for Faulty<L> {}
 
 impl<L> AsFd for Faulty<L> {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -32,9 +32,9 @@ pub use tap::TapLink;
 
 /// A link that may do more for a server: send data from where it is, which spares the copy in between, and tell of frames without a system call.
 pub trait ServerLink: Link {
-    /// Whether a frame waits, as far as that can be seen at once.
-    fn has_frame(&self) -> bool {
-        false
+    /// Whether a frame waits; `None` if that can't be seen at once.
+    fn has_frame(&self) -> Option<bool> {
+        None
     }
 
     /// Whether [`transmit_with`](Self::transmit_with) takes a file's mapped pages.

@@ -166,20 +166,31 @@ impl Pending {
 
     /// The answer, now that the job is done.
     #[must_use]
-    pub fn finish(self, result: Result<(), Fault>) -> Answer {
-        let Answer { header, mut body } = self.answer;
-        if let (Err(fault), Body::Ata { registers, data }) = (result, &mut body) {
-            *data = 0;
-            registers.command = status::DRDY | status::ERR;
-            match fault {
-                Fault::Medium { done } => {
-                    registers.feature = error::UNC;
-                    let failed = registers.address() + u64::from(done);
-                    registers.lba = crate::wire::Ata::registers(failed);
-                }
-                Fault::Aborted => registers.feature = error::ABRT,
-            }
+    pub fn finish(mut self, result: Result<(), Fault>) -> Answer {
+        if let Err(fault) = result {
+            self.fail(fault);
         }
-        Answer { header, body }
+        self.answer
+    }
+
+    /// The answer to a job that is done: that it went well, unless it has [failed](Self::fail).
+    #[must_use]
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// The job has failed: so its answer says from now on.
+    pub fn fail(&mut self, fault: Fault) {
+        let Body::Ata { registers, data } = &mut self.answer.body else { return };
+        *data = 0;
+        registers.command = status::DRDY | status::ERR;
+        match fault {
+            Fault::Medium { done } => {
+                registers.feature = error::UNC;
+                let failed = registers.address() + u64::from(done);
+                registers.lba = crate::wire::Ata::registers(failed);
+            }
+            Fault::Aborted => registers.feature = error::ABRT,
+        }
     }
 }

@@ -192,7 +192,7 @@ impl<'s, 'l, L: ServerLink + AsFd> Session<'s, 'l, L> {
     /// Answers what was carried out meanwhile.
     fn answer_finished(&mut self) {
         while let Some(finished) = self.lane.finished() {
-            if let Some(station) = self.stations.get_mut(finished.link) {
+            if let Some(station) = self.stations.get_mut(finished.link()) {
                 station.answer(finished);
             }
         }
@@ -292,7 +292,7 @@ impl<'l, L: ServerLink + AsFd> Station<'l, L> {
             let Some(finished) = lane.finish_lone() else { return };
             self.answer(finished);
             self.flush();
-            if self.is_behind() || !self.link.has_frame() {
+            if self.is_behind() || self.link.has_frame() != Some(true) {
                 return;
             }
             self.serve_batch(server, lane);
@@ -305,8 +305,8 @@ impl<'l, L: ServerLink + AsFd> Station<'l, L> {
         let until = Instant::now() + WATCH;
         loop {
             match self.link.has_frame() {
-                false if Instant::now() < until => std::hint::spin_loop(),
-                found => return found,
+                Some(false) if Instant::now() < until => std::hint::spin_loop(),
+                found => return found == Some(true),
             }
         }
     }

@@ -224,8 +224,8 @@ impl Link for PacketLink {
 }
 
 impl ServerLink for PacketLink {
-    fn has_frame(&self) -> bool {
-        self.ring.has_frame()
+    fn has_frame(&self) -> Option<bool> {
+        Some(self.ring.has_frame())
     }
 
     fn takes_pages(&self) -> bool {

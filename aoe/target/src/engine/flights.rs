@@ -64,7 +64,7 @@ pub(super) struct Flights {
     under_way: Slab<Option<Extent>>,
     /// How many of these change something.
     changing: usize,
-    waiting: VecDeque<Task>,
+    waiting: VecDeque<Box<Task>>,
 }
 
 impl Flights {
@@ -82,39 +82,41 @@ impl Flights {
         }
         let Some(extent) = Extent::new(disk, operation) else { return false };
         self.under_way.iter().filter_map(|(_, other)| other.as_ref()).any(|other| extent.disturbs(other))
-            || self.waiting.iter().filter_map(Extent::of).any(|other| extent.disturbs(&other))
+            || self.waiting.iter().filter_map(|task| Extent::of(task)).any(|other| extent.disturbs(&other))
     }
 
     /// Takes note of a task that must wait.
-    pub(super) fn wait(&mut self, task: Task) {
+    pub(super) fn wait(&mut self, task: Box<Task>) {
         self.waiting.push_back(task);
     }
 
-    /// Takes note of a task that begins; the number to [`land`](Self::land) it by.
-    pub(super) fn begin(&mut self, task: &Task) -> usize {
+    /// Takes note of a task that begins, and gives it its number.
+    pub(super) fn begin(&mut self, task: &mut Task) {
         let extent = Extent::of(task);
         self.changing += usize::from(extent.as_ref().is_some_and(|extent| extent.changes));
-        self.under_way.insert(extent)
+        task.flight = self.under_way.insert(extent);
     }
 
     /// Takes note that one has ended.
-    pub(super) fn land(&mut self, flight: usize) {
-        if let Some(Some(extent)) = self.under_way.try_remove(flight) {
+    pub(super) fn land(&mut self, task: &Task) {
+        if let Some(Some(extent)) = self.under_way.try_remove(task.flight) {
             self.changing -= usize::from(extent.changes);
         }
     }
 
     /// The next task that waits no longer.
-    pub(super) fn ready(&mut self) -> Option<Task> {
+    pub(super) fn ready(&mut self) -> Option<Box<Task>> {
         let free = |place: &usize| {
-            let Some(extent) = self.waiting.get(*place).and_then(Extent::of) else { return true };
+            let Some(extent) = self.waiting.get(*place).and_then(|task| Extent::of(task)) else {
+                return true;
+            };
             let mut before = self.under_way.iter().filter_map(|(_, other)| other.clone());
             !before.any(|other| extent.disturbs(&other))
                 && !self
                     .waiting
                     .iter()
                     .take(*place)
-                    .filter_map(Extent::of)
+                    .filter_map(|task| Extent::of(task))
                     .any(|other| extent.disturbs(&other))
         };
         let place = (0..self.waiting.len()).find(free)?;

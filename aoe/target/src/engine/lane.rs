@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use kagero_aoe::target::{Answer, Fault, Job, Operation};
+use kagero_aoe::target::{Fault, Job, Operation};
 use kagero_aoe::wire::Address;
-use kagero_link::{Buffer, Buffers, Tail};
+use kagero_link::{Buffers, Tail};
 
 use super::flights::Flights;
 use super::ring::{Done, Ring};
@@ -43,23 +43,25 @@ pub(crate) struct Lane<'s> {
 }
 
 /// A request that was carried out.
-pub(crate) struct Finished {
-    answer: Answer,
-    /// What was read.
-    data: Option<Buffer>,
-    /// The number of the link that the answer goes to.
-    pub(crate) link: usize,
-}
+pub(crate) struct Finished(Box<Task>);
 
 impl Finished {
+    /// The number of the link that the answer goes to.
+    pub(crate) fn link(&self) -> usize {
+        self.0.link
+    }
+
     /// Writes its answer as a frame, without what was read, which comes with it; once only. The length that was written.
     pub(crate) fn encode(&mut self, out: &mut [u8]) -> Option<(usize, Option<Tail>)> {
-        let length = self.answer.encode_finished(out)?;
-        match self.answer.data(out)?.len() {
+        let answer = self.0.pending.answer();
+        let length = answer.encode_finished(out)?;
+        match answer.data(out)?.len() {
             0 => Some((length, None)),
-            data => {
-                let tail = self.data.take().filter(|read| read.len() == data)?;
-                Some((length - data, Some(Tail::Buffer(tail))))
+            read => {
+                let Work::Read { data, .. } = std::mem::replace(&mut self.0.work, Work::Flush) else {
+                    return None;
+                };
+                (data.len() == read).then(|| (length - read, Some(Tail::Buffer(data))))
             }
         }
     }
@@ -121,27 +123,21 @@ impl<'s> Lane<'s> {
         let wait = self.must_wait(&job);
         let Job { operation, pending } = job;
         let work = Work::new(operation, &self.buffers);
-        let task = Task { served: Arc::clone(served), pending, work, link };
-        if wait { self.flights.wait(task) } else { self.start(task, place) }
+        let place = place.filter(|_| !wait);
+        let task = Box::new(Task { served: Arc::clone(served), pending, work, link, place, flight: 0 });
+        if wait { self.flights.wait(task) } else { self.start(task) }
     }
 
-    fn start(&mut self, task: Task, place: Option<Place>) {
+    fn start(&mut self, mut task: Box<Task>) {
         let alone = self.lone >= LONE && self.len() == 0;
-        let flight = self.flights.begin(&task);
-        let (source, client) = (&task.served.source, task.pending.client());
-        let place = match &task.work {
-            Work::Read { offset, data } => {
-                place.or_else(|| source.place_to_read(client, *offset, data.len()))
-            }
-            Work::Write { offset, data, durable: false } => source.place_to_write(client, *offset, data),
-            _ => None,
-        };
-        let left = match (&mut self.ring, place) {
-            (Some(ring), Some(place)) => ring.begin(flight, task, place, alone).err(),
-            _ => Some(task),
+        self.flights.begin(&mut task);
+        task.find_place();
+        let left = match &mut self.ring {
+            Some(ring) => ring.begin(task, alone).err(),
+            None => Some(task),
         };
         if let Some(task) = left {
-            self.server.workers.start(flight, task, &self.mailbox);
+            self.server.workers.start(task, &self.mailbox);
         }
     }
 
@@ -209,8 +205,8 @@ impl<'s> Lane<'s> {
     pub(crate) fn open_mail(&mut self) {
         for letter in self.mailbox.empty() {
             match letter {
-                Letter::Done { flight, task, result } => {
-                    let finished = self.land(flight, task, result);
+                Letter::Done { task, result } => {
+                    let finished = self.land(task, result);
                     self.finished.push_back(finished);
                 }
                 Letter::Announce(address) => self.announcements.push_back(address),
@@ -233,28 +229,29 @@ impl<'s> Lane<'s> {
     /// The next request that the kernel has carried out.
     fn next(&mut self) -> Option<Finished> {
         loop {
-            let Done { flight, task, whole } = self.ring.as_mut()?.next()?;
+            let Done { task, whole } = self.ring.as_mut()?.next()?;
             if whole {
-                return Some(self.land(flight, task, Ok(())));
+                return Some(self.land(task, Ok(())));
             }
             // Tries again, and knows what to say of an error.
-            self.server.workers.start(flight, task, &self.mailbox);
+            self.server.workers.start(task, &self.mailbox);
         }
     }
 
-    fn land(&mut self, flight: usize, task: Task, result: Result<(), Fault>) -> Finished {
-        self.flights.land(flight);
+    fn land(&mut self, mut task: Box<Task>, result: Result<(), Fault>) -> Finished {
+        self.flights.land(&task);
         while let Some(task) = self.flights.ready() {
-            self.start(task, None);
+            self.start(task);
         }
-        let Task { served, pending, work, link } = task;
-        match (&work, result) {
-            (_, Err(_)) => served.stats.error(),
-            (Work::Read { data, .. }, Ok(())) => served.stats.read(data.len()),
+        match (&task.work, result) {
+            (_, Err(fault)) => {
+                task.served.stats.error();
+                task.pending.fail(fault);
+            }
+            (Work::Read { data, .. }, Ok(())) => task.served.stats.read(data.len()),
             _ => {}
         }
-        let data = if let Work::Read { data, .. } = work { Some(data) } else { None };
-        Finished { answer: pending.finish(result), data, link }
+        Finished(task)
     }
 
     /// The next request that was carried out.

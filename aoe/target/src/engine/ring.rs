@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -14,8 +13,6 @@ use slab::Slab;
 use super::Task;
 use super::reserve::Reserve;
 use super::task::Work;
-use crate::Place;
-use crate::file::ImageFile;
 
 /// Requests handed to the kernel at once: so few that the disk begins while we look at what else was received, and so many that the processor
 /// has time for all else. With 64 direct reads of 4 KiB outstanding, 16 do 1.07 times as many as 8 do; 32 fewer.
@@ -34,22 +31,14 @@ pub(super) struct Ring {
     /// Rings when a task is done.
     bell: OwnedFd,
     /// What the kernel reads or writes stays here until it says that it is done.
-    held: Slab<Held>,
+    held: Slab<Box<Task>>,
     unsubmitted: usize,
     reserve: Reserve,
 }
 
-struct Held {
-    flight: usize,
-    task: Task,
-    /// Keeps the descriptor open.
-    _file: Arc<ImageFile>,
-}
-
 /// A task that the kernel is done with.
 pub(super) struct Done {
-    pub(super) flight: usize,
-    pub(super) task: Task,
+    pub(super) task: Box<Task>,
     /// Whether all its bytes were moved. If not, the slow way tells why.
     pub(super) whole: bool,
 }
@@ -72,36 +61,30 @@ impl Ring {
         Ok(Ring { ring, bell, held: Slab::new(), unsubmitted: 0, reserve: Reserve::default() })
     }
 
-    /// Begins a read, or a write that needn't be durable, at this place. Gives the task back when there is no room, or it is another. `lone`
+    /// Begins a read, or a write that needn't be durable, at the task's place. Gives it back when there is no room, or it is another. `lone`
     /// ones stay here until they are [waited for](Self::wait_a_moment) or [submitted](Self::submit).
-    #[expect(clippy::result_large_err, reason = "it is given back as it came")]
-    pub(super) fn begin(
-        &mut self,
-        flight: usize,
-        mut task: Task,
-        place: Place,
-        lone: bool,
-    ) -> Result<(), Task> {
+    pub(super) fn begin(&mut self, mut task: Box<Task>, lone: bool) -> Result<(), Box<Task>> {
+        let Some(place) = &task.place else { return Err(task) };
         let entry = self.held.vacant_entry();
-        let fd = Fd(place.file.for_requests().as_raw_fd());
+        let (fd, at) = (Fd(place.file.for_requests().as_raw_fd()), place.at);
         let operation = match &mut task.work {
             Work::Read { data, .. } => {
                 let Ok(length) = u32::try_from(data.len()) else { return Err(task) };
-                opcode::Read::new(fd, data.as_mut_ptr(), length).offset(place.at).build()
+                opcode::Read::new(fd, data.as_mut_ptr(), length).offset(at).build()
             }
             Work::Write { data, durable: false, .. } => {
                 let Ok(length) = u32::try_from(data.len()) else { return Err(task) };
-                opcode::Write::new(fd, data.as_ptr(), length).offset(place.at).build()
+                opcode::Write::new(fd, data.as_ptr(), length).offset(at).build()
             }
             _ => return Err(task),
         };
         let operation = operation.user_data(entry.key() as u64);
-        // SAFETY: the buffer's bytes lie on the heap and stay where they are while the task is in `held`, as does the file; it leaves only when
+        // SAFETY: the buffer's bytes lie on the heap and stay where they are while the task is in `held`, which also keeps the file open; it leaves only when
         // the kernel has completed the operation, or when the ring is gone, for which `drop` waits.
         if unsafe { self.ring.submission().push(&operation) }.is_err() {
             return Err(task);
         }
-        entry.insert(Held { flight, task, _file: place.file });
+        entry.insert(task);
         self.unsubmitted += 1;
         let in_kernel = self.in_kernel();
         let enough = in_kernel.min(TOGETHER - 1).max(self.reserve.size(in_kernel));
@@ -208,13 +191,13 @@ impl Ring {
         let completion = completion?;
         let key = usize::try_from(completion.user_data()).ok()?;
         self.reserve.taken();
-        let Held { flight, task, .. } = self.held.try_remove(key)?;
+        let task = self.held.try_remove(key)?;
         let length = match &task.work {
             Work::Read { data, .. } | Work::Write { data, .. } => data.len(),
             _ => 0,
         };
         let whole = usize::try_from(completion.result()).is_ok_and(|moved| moved == length);
-        Some(Done { flight, task, whole })
+        Some(Done { task, whole })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kagero_aoe::target::{Fault, Operation, Pending, Range};
 use kagero_link::{Buffer, Buffers};
 
+use crate::Place;
 use crate::server::Served;
 
 /// A request with all that it takes to carry it out and to answer it, wherever that happens.
@@ -15,6 +16,10 @@ pub(crate) struct Task {
     pub(crate) work: Work,
     /// The number of the link that the answer goes to.
     pub(crate) link: usize,
+    /// Where its bytes lie as they are in a file, if they do. Keeps that open.
+    pub(super) place: Option<Place>,
+    /// Its number among those that are under way.
+    pub(super) flight: usize,
 }
 
 /// An [`Operation`] with data of its own.
@@ -42,6 +47,16 @@ impl Work {
 }
 
 impl Task {
+    /// Finds its place, if that isn't known.
+    pub(super) fn find_place(&mut self) {
+        let (source, client) = (&self.served.source, self.pending.client());
+        self.place = self.place.take().or_else(|| match &self.work {
+            Work::Read { offset, data } => source.place_to_read(client, *offset, data.len()),
+            Work::Write { offset, data, durable: false } => source.place_to_write(client, *offset, data),
+            _ => None,
+        });
+    }
+
     /// Does it here and now, however long it takes.
     pub(crate) fn carry_out(&mut self) -> Result<(), Fault> {
         let source = &self.served.source;

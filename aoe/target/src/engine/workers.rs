@@ -41,8 +41,7 @@ struct Queue {
 
 #[derive(Debug)]
 struct Job {
-    flight: usize,
-    task: Task,
+    task: Box<Task>,
     mailbox: Arc<Mailbox>,
 }
 
@@ -115,13 +114,13 @@ impl Pool {
             };
             drop(queue);
             let disk = job.disk();
-            let Job { flight, mut task, mailbox } = job;
+            let Job { mut task, mailbox } = job;
             // An image format's library may fail in its own way; that is one request's misfortune.
             let result = catch_unwind(AssertUnwindSafe(|| task.carry_out())).unwrap_or_else(|_| {
                 tracing::error!(disk = %task.pending.address(), "a request made its image panic");
                 Err(Fault::Medium { done: 0 })
             });
-            mailbox.post(Letter::Done { flight, task, result });
+            mailbox.post(Letter::Done { task, result });
             queue = self.queue();
             queue.end(disk);
         }
@@ -130,9 +129,9 @@ impl Pool {
 
 impl Workers {
     /// Has a task carried out, and its result posted.
-    pub(super) fn start(&self, flight: usize, task: Task, mailbox: &Arc<Mailbox>) {
+    pub(super) fn start(&self, task: Box<Task>, mailbox: &Arc<Mailbox>) {
         let mut queue = self.0.queue();
-        queue.begin(Job { flight, task, mailbox: Arc::clone(mailbox) });
+        queue.begin(Job { task, mailbox: Arc::clone(mailbox) });
         if queue.idle < queue.jobs.len() && queue.threads < MOST {
             let pool = Arc::clone(&self.0);
             match thread::Builder::new().name("aoe-worker".into()).spawn(move || pool.work()) {
@@ -166,7 +165,7 @@ pub(crate) struct Mailbox {
 #[derive(Debug)]
 pub(crate) enum Letter {
     /// A task is done.
-    Done { flight: usize, task: Task, result: Result<(), Fault> },
+    Done { task: Box<Task>, result: Result<(), Fault> },
     /// A disk is new or has changed: its clients should hear of it.
     Announce(Address),
 }
