@@ -58,6 +58,7 @@ impl Finished {
         match answer.data(out)?.len() {
             0 => Some((length, None)),
             read => {
+                // What is left in its place is never looked at.
                 let Work::Read { data, .. } = std::mem::replace(&mut self.0.work, Work::Flush) else {
                     return None;
                 };
@@ -112,8 +113,8 @@ impl<'s> Lane<'s> {
         self.flights.must_wait(job.address(), &job.operation)
     }
 
-    /// Begins a request, in its turn; what it reads is at `place`, if that is known. A disk may have twice as many under way as there is room left, so that one that doesn't answer leaves
-    /// room for others; what comes on top is lost, as in a network, and its client sends it again.
+    /// Begins a request, in its turn; what it reads is at `place`, if that is known. A disk may have twice as many under way as there is room
+    /// left, so that one that doesn't answer leaves room for others; what comes on top is lost, as in a network, and its client sends it again.
     pub(crate) fn begin(&mut self, served: &Arc<Served>, job: Job<'_>, place: Option<Place>, link: usize) {
         if Served::under_way(served) >= 2 * usize::from(MOST).saturating_sub(self.flights.len()) {
             served.stats.unsent();
@@ -123,6 +124,7 @@ impl<'s> Lane<'s> {
         let wait = self.must_wait(&job);
         let Job { operation, pending } = job;
         let work = Work::new(operation, &self.buffers);
+        // What comes before may move it.
         let place = place.filter(|_| !wait);
         let task = Box::new(Task { served: Arc::clone(served), pending, work, link, place, flight: 0 });
         if wait { self.flights.wait(task) } else { self.start(task) }
@@ -170,8 +172,8 @@ impl<'s> Lane<'s> {
         self.lone >= LONE && self.len() == 1 && self.ring.as_ref().is_some_and(|ring| ring.unsubmitted() == 1)
     }
 
-    /// As [`submit`](Self::submit) for a [lone](Self::is_lone) request, and waits a moment for it; it, if it is done by then, and there is nothing to
-    /// [`collect`](Self::collect). Its client gets the answer with half as many system calls.
+    /// As [`submit`](Self::submit) for a [lone](Self::is_lone) request, and waits a moment for it. If it is done by then, it is returned, and
+    /// there is nothing to [`collect`](Self::collect): its client gets the answer with half as many system calls.
     pub(crate) fn finish_lone(&mut self) -> Option<Finished> {
         if !self.is_lone() {
             return None;
