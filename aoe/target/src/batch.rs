@@ -8,9 +8,9 @@ use kagero_aoe::target::{Answer, Fault, Job, Operation, Port, Step};
 use kagero_aoe::wire::Address;
 use kagero_link::{ServerLink, Tail};
 
-use crate::Server;
 use crate::engine::{Lane, at_once};
 use crate::server::Served;
+use crate::{Place, Server};
 
 /// Some frames of one link. While it lives, no disk comes or goes.
 pub(crate) struct Batch<'b, 's> {
@@ -114,31 +114,32 @@ impl<'b, 's> Batch<'b, 's> {
         }
     }
 
-    /// Reads into the transmit buffer, or begins to read elsewhere.
+    /// Sends what is in the page cache, or begins to read it.
     fn read(&mut self, link: &mut impl ServerLink, job: Job<'static>) {
         let Some(served) = self.served.get(&job.address()) else { return };
         let Operation::Read { offset, length } = job.operation else { return };
         let place = served.source.place_to_read(job.client(), offset, length);
-        let mut job = Some(job);
-        if let Some(place) = place.as_ref().filter(|place| place.may_be_cached()) {
-            let finish = |job: Job<'_>, out: &mut [u8]| {
-                served.stats.read(length);
-                job.finish(Ok(())).encode_finished(out)
-            };
-            let pages = if link.takes_pages() { place.pages(length) } else { None };
-            let sent = pages.is_some_and(|pages| {
-                link.transmit_with(|out| Some((finish(job.take()?, out)? - length, Some(Tail::Pages(pages)))))
-            });
-            if !sent {
-                link.transmit(|out| {
-                    let job = job.take_if(|job| job.data(out).is_some_and(|data| place.read_now(data)))?;
-                    finish(job, out)
-                });
-            }
-        }
-        match job {
-            Some(job) => self.lane.begin(served, job, place, self.link),
-            None => self.lane.has_company(),
+        let cached = place.as_ref().filter(|place| place.may_be_cached());
+        if cached.is_some_and(|place| send_cached(link, place, job.pending.answer(), length)) {
+            served.stats.read(length);
+            self.lane.has_company();
+        } else {
+            self.lane.begin(served, job, place, self.link);
         }
     }
+}
+
+/// Answers a read from the page cache: with its pages themselves, or read into the transmit buffer. False if it isn't there, or there is no room.
+fn send_cached(link: &mut impl ServerLink, place: &Place, answer: &Answer, length: usize) -> bool {
+    let pages = if link.takes_pages() { place.pages(length) } else { None };
+    if let Some(pages) = pages {
+        let tail = |head| (head, Some(Tail::Pages(pages)));
+        if link.transmit_with(|out| Some(tail(answer.encode_finished(out)? - length))) {
+            return true;
+        }
+    }
+    link.transmit(|out| {
+        let read = answer.data(out).is_some_and(|data| place.read_now(data));
+        if read { answer.encode_finished(out) } else { None }
+    })
 }
