@@ -18,7 +18,7 @@ use measure::measure;
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Fewer groups and windows, shorter slices, three rounds: under two minutes
+    /// Fewer groups and windows, shorter slices, three rounds: about five minutes
     #[arg(long)]
     quick: bool,
     /// Only the cases whose name contains this; a name is like mtu9000/tmpfs/1/random/16
